@@ -1,0 +1,97 @@
+"""AtomConv: messages along edges onto their centres. Forward, and its adjoint directly below."""
+
+from typing import NamedTuple
+
+import torch
+from fastchgnet_kernels import gated_message
+from fastchgnet_kernels.gated_message import Kept, Rows, Weighting
+
+from torch import Tensor
+
+from ase_fastchgnet.model.engine.index import GraphIndex
+from ase_fastchgnet.model.engine.weights import AtomConvWeights
+
+
+class BondInputs(NamedTuple):
+    """What all four AtomConvs read of the bonds."""
+
+    basis: Tensor  # (bonds, n_radial)
+    weight: Tensor  # (bonds, 64) multiplies the message
+
+
+class AtomConvSaved(NamedTuple):
+    atoms: Tensor  # (atoms, 64) input
+    short: Tensor  # (short, 64) input
+    table: Tensor | None
+    kept: Kept | None
+
+
+def forward(
+    atoms: Tensor, short: Tensor, bonds: BondInputs, index: GraphIndex, w: AtomConvWeights, *, keep: bool
+) -> tuple[Tensor, AtomConvSaved]:
+    """atoms + out(Σ_edges message), (atoms, 64)."""
+    table = _table(atoms, short, bonds, index, w)
+    message, kept = gated_message.forward(
+        Rows(table, index.edge_rows, None),
+        w.gated,
+        Weighting(bonds.weight, index.edge_bond),
+        index.edge_segments,
+        keep=keep,
+    )
+    updated = torch.addmm(atoms, message, w.out)
+    if w.out_bias is not None:
+        updated.add_(w.out_bias)
+    return updated, AtomConvSaved(atoms, short, table if keep else None, kept)
+
+
+class AtomConvGradients(NamedTuple):
+    atoms: Tensor | None  # (atoms, 64); None where nobody asks
+    short: Tensor  # (short, 64)
+
+
+def backward(
+    grad_updated: Tensor,
+    saved: AtomConvSaved,
+    bonds: BondInputs,
+    index: GraphIndex,
+    w: AtomConvWeights,
+    *,
+    grad_bonds: BondInputs,
+    atoms_needed: bool,
+) -> AtomConvGradients:
+    """Gradients of atoms and short bonds; those of the bond inputs are added to `grad_bonds`."""
+    n_atoms = saved.atoms.shape[0]
+    table = _table(saved.atoms, saved.short, bonds, index, w) if saved.table is None else saved.table
+    grad_table, grad_weight = gated_message.backward(
+        grad_updated @ w.out.T,
+        Rows(table, index.edge_rows, None),
+        w.gated,
+        Weighting(bonds.weight, index.edge_bond),
+        index.edge_segments,
+        grad_x=None,
+        kept=saved.kept,
+    )
+    grad_bonds.weight.add_(grad_weight)
+    grad_bond = grad_table[2 * n_atoms :]
+    grad_short = grad_bond.index_select(0, index.short_bonds) @ w.bond.T
+    grad_bond.index_fill_(0, index.short_bonds.long(), 0)  # a short bond speaks by its features, not by its length
+    grad_bonds.basis.addmm_(grad_bond, w.far_bond.T)
+    if not atoms_needed:
+        return AtomConvGradients(None, grad_short)
+    grad_atoms = torch.addmm(grad_updated, grad_table[:n_atoms], w.center.T)
+    grad_atoms.addmm_(grad_table[n_atoms : 2 * n_atoms], w.neighbor.T)
+    return AtomConvGradients(grad_atoms, grad_short)
+
+
+def _table(atoms: Tensor, short: Tensor, bonds: BondInputs, index: GraphIndex, w: AtomConvWeights) -> Tensor:
+    """First layer per operand: [centre atoms | neighbour atoms | bonds], (2 atoms + bonds, 128)."""
+    n_atoms, n_bonds = atoms.shape[0], bonds.basis.shape[0]
+    table = atoms.new_empty(2 * n_atoms + n_bonds, w.bias.shape[0])
+    torch.addmm(w.bias, atoms, w.center, out=table[:n_atoms])
+    torch.mm(atoms, w.neighbor, out=table[n_atoms : 2 * n_atoms])
+    bond_rows = table[2 * n_atoms :]
+    torch.mm(bonds.basis, w.far_bond, out=bond_rows)
+    if w.far_shift is not None:
+        bond_rows.add_(index.has_angles[:, None] * w.far_shift)
+    bond_rows.index_copy_(0, index.short_bonds.long(), short @ w.bond)
+    return table

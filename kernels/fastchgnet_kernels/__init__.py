@@ -1,0 +1,5 @@
+"""The operations CHGNet is made of. Each is a module with `forward` and a hand-derived `backward`; needs torch alone."""
+
+from fastchgnet_kernels import angle_basis, bond_basis, gated_message, gated_update, segment_sum
+
+__all__ = ["angle_basis", "bond_basis", "gated_message", "gated_update", "segment_sum"]

@@ -1,0 +1,9 @@
+"""Fourier basis of the angle between two edges that leave one atom (CHGNet, `AngleEncoder` and `Fourier`).
+
+Forward: [1/√2, sin(f_k θ), cos(f_k θ)] / √π, θ = acos((1 - 1e-6) u·u').
+Backward: grad_u = Σ_angles -(1 - 1e-6)/sin θ · grad_θ u', grad_θ = Σ_k f_k (grad_sin,k cos - grad_cos,k sin)/√π.
+"""
+
+from fastchgnet_kernels.angle_basis.reference import backward, forward
+
+__all__ = ["backward", "forward"]

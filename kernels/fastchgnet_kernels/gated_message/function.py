@@ -1,0 +1,87 @@
+"""Runs the gated message over blocks of rows small enough to stay in cache. No maths but the weights' in this file.
+
+Every block is gathered, pushed through the MLP and reduced before the next one starts, so a message is never written
+to memory. The backward recomputes a block unless the caller asked `forward` to keep it.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fastchgnet_kernels import segment_sum
+from fastchgnet_kernels.gated_message import reference
+from fastchgnet_kernels.gated_message.rows import Kept, Rows, segment_blocks
+from fastchgnet_kernels.gated_message.scratch import Allocate, Scratch, fresh
+from fastchgnet_kernels.gated_message.weights import GatedWeights, Incidence
+
+
+class Weighting(NamedTuple):
+    """Message m is multiplied by row `incidence.rows[m]` of `table` (W, D)."""
+
+    table: Tensor
+    incidence: Incidence  # one table row a message
+
+    def block(self, lo: int, hi: int, new: Allocate) -> Tensor:
+        """Weights of the messages lo:hi, (hi - lo, D)."""
+        out = new("weight", hi - lo, self.table.shape[1], self.table)
+        return torch.index_select(self.table, 0, self.incidence.rows[lo:hi], out=out)
+
+
+class Segments(NamedTuple):
+    """Consecutive messages are summed: segment s gets the messages `ptr[s]:ptr[s+1]`."""
+
+    ptr: Tensor  # (segments + 1,)
+    of_message: Tensor  # (messages,)
+
+
+def forward(
+    rows: Rows, weights: GatedWeights, weighting: Weighting, segments: Segments, *, keep: bool
+) -> tuple[Tensor, Kept | None]:
+    """out[s] = Σ_{m in segment s} p_m ⊙ w[m], (segments, D)."""
+    kept: Kept | None = [] if keep else None
+    scratch = Scratch()
+    out = rows.table.new_zeros(segments.ptr.shape[0] - 1, rows.table.shape[1] // 2)
+    order = weighting.incidence.ptr  # 0, 1, 2 …: the messages of a block are summed in the order they lie in
+    for first, last, lo, hi in segment_blocks(segments.ptr):
+        p, saved = reference.forward(rows.block(lo, hi), weights, fresh if keep else scratch)
+        w = weighting.block(lo, hi, scratch)
+        ptr = segments.ptr[first : last + 1] - lo
+        out[first:last] = segment_sum.forward(w.mul_(p), order[: hi - lo], ptr)
+        if kept is not None:
+            kept.append((p, saved))
+    return out, kept
+
+
+class MessageGradients(NamedTuple):
+    table: Tensor  # (T, 2D)
+    weight: Tensor  # (W, D)
+
+
+def backward(
+    grad_out: Tensor,
+    rows: Rows,
+    weights: GatedWeights,
+    weighting: Weighting,
+    segments: Segments,
+    *,
+    grad_x: Tensor | None,
+    kept: Kept | None,
+) -> MessageGradients:
+    """With g = grad_out[segment of m]: grad_w = Σ g p_m and grad_p = g ⊙ w; then back through the MLP."""
+    n, d = segments.of_message.shape[0], grad_out.shape[1]
+    scratch = Scratch()
+    grad_z = grad_out.new_empty(n, rows.table.shape[1])
+    grad_w = grad_out.new_empty(n, d)
+    for block, (_, _, lo, hi) in enumerate(segment_blocks(segments.ptr)):
+        p, saved = reference.forward(rows.block(lo, hi), weights, scratch) if kept is None else kept[block]
+        grad = scratch("grad", hi - lo, d, grad_out)
+        torch.index_select(grad_out, 0, segments.of_message[lo:hi], out=grad)
+        torch.mul(grad, p, out=grad_w[lo:hi])
+        grad.mul_(weighting.block(lo, hi, scratch))
+        reference.backward(grad, saved, weights, scratch, grad_z[lo:hi])
+        rows.block_backward(grad_z, lo, hi, grad_x)
+    return MessageGradients(
+        rows.grad_table(grad_z),
+        segment_sum.forward(grad_w, weighting.incidence.messages, weighting.incidence.messages_ptr),
+    )

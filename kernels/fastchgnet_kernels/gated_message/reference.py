@@ -1,0 +1,87 @@
+"""Gated MLP on gathered rows, in plain torch: forward and hand-derived backward. The definition of the op.
+
+    z = Σ table[rows] (+ x W)                                   pre-activation, [core | gate], (n, 2D)
+    y = silu(z) W₂ + b₂          (two layers) or y = z (one)    per half
+    p = silu(LN(y_core)) · sigmoid(LN(y_gate))                  (n, D)
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fastchgnet_kernels.gated_message.scratch import Allocate
+from fastchgnet_kernels.gated_message.weights import NORM_EPS, GatedWeights
+
+aten = torch.ops.aten
+
+
+class Half(NamedTuple):
+    """Core or gate before its nonlinearity."""
+
+    y: Tensor  # (n, D)
+    normed: Tensor  # (n, D) LN(y), or y itself where there is no norm
+    mean: Tensor | None  # (n, 1)
+    rstd: Tensor | None  # (n, 1)
+
+
+class Saved(NamedTuple):
+    """What the backward of one block of rows needs."""
+
+    z: Tensor  # (n, 2D)
+    core: Half
+    gate: Half
+    silu: Tensor  # (n, D) silu(LN(y_core))
+    sigmoid: Tensor  # (n, D) sigmoid(LN(y_gate))
+
+
+def forward(z: Tensor, weights: GatedWeights, new: Allocate) -> tuple[Tensor, Saved]:
+    """p = silu(LN(y_core)) · sigmoid(LN(y_gate)) of pre-activations z (n, 2D) → (n, D), and what backward needs."""
+    n, d = z.shape[0], z.shape[1] // 2
+    y_core, y_gate = z[:, :d], z[:, d:]
+    if weights.second is not None and weights.second_bias is not None:
+        h = aten.silu.out(z, out=new("h", n, 2 * d, z))
+        y_core = torch.addmm(weights.second_bias[0], h[:, :d], weights.second[0], out=new("core", n, d, z))
+        y_gate = torch.addmm(weights.second_bias[1], h[:, d:], weights.second[1], out=new("gate", n, d, z))
+    core, gate = _norm(y_core, weights, 0), _norm(y_gate, weights, 1)
+    silu = aten.silu.out(core.normed, out=new("silu", n, d, z))
+    sigmoid = torch.sigmoid(gate.normed, out=new("sigmoid", n, d, z))
+    return torch.mul(silu, sigmoid, out=new("p", n, d, z)), Saved(z, core, gate, silu, sigmoid)
+
+
+def backward(grad_p: Tensor, saved: Saved, weights: GatedWeights, new: Allocate, out: Tensor) -> Tensor:
+    """Writes grad_z (n, 2D) into `out`.
+
+    With a = LN(y_core), g = LN(y_gate):  grad_a = grad_p σ(g) silu'(a),  grad_g = grad_p silu(a) σ(g)(1 - σ(g)).
+    """
+    n, d = grad_p.shape
+    grad_core = torch.mul(grad_p, saved.sigmoid, out=new("grad core", n, d, grad_p))
+    grad_gate = torch.mul(grad_p, saved.silu, out=new("grad gate", n, d, grad_p))
+    aten.silu_backward.grad_input(grad_core, saved.core.normed, grad_input=grad_core)
+    aten.sigmoid_backward.grad_input(grad_gate, saved.sigmoid, grad_input=grad_gate)
+    grad_core = _norm_backward(grad_core, saved.core, weights, 0)
+    grad_gate = _norm_backward(grad_gate, saved.gate, weights, 1)
+    if weights.second is None:
+        out[:, :d], out[:, d:] = grad_core, grad_gate
+        return out
+    grad_h = new("h", n, 2 * d, grad_p)
+    torch.mm(grad_core, weights.second[0].T, out=grad_h[:, :d])
+    torch.mm(grad_gate, weights.second[1].T, out=grad_h[:, d:])
+    aten.silu_backward.grad_input(grad_h, saved.z, grad_input=out)
+    return out
+
+
+def _norm(y: Tensor, weights: GatedWeights, half: int) -> Half:
+    if weights.scale is None or weights.shift is None:
+        return Half(y, y, None, None)
+    scale, shift = weights.scale[half], weights.shift[half]
+    return Half(y, *torch.native_layer_norm(y, [y.shape[1]], scale, shift, NORM_EPS))
+
+
+def _norm_backward(grad: Tensor, saved: Half, weights: GatedWeights, half: int) -> Tensor:
+    if weights.scale is None or weights.shift is None:
+        return grad
+    shape, mask = [grad.shape[1]], [True, False, False]
+    scale, shift = weights.scale[half], weights.shift[half]
+    grad_y: Tensor = aten.native_layer_norm_backward(grad, saved.y, shape, saved.mean, saved.rstd, scale, shift, mask)[0]
+    return grad_y

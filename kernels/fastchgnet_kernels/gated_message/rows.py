@@ -1,0 +1,55 @@
+"""Where the pre-activations of gated messages come from, and how they are cut into blocks that stay in cache."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from torch import Tensor
+
+from fastchgnet_kernels import segment_sum
+from fastchgnet_kernels.gated_message import reference
+from fastchgnet_kernels.gated_message.weights import Dense, Incidence
+
+BLOCK_ROWS = 2048  # 2048 rows of 128 floats are 1 MB: a block and its temporaries stay in a core's L2 + share of L3
+
+Kept = list[tuple[Tensor, reference.Saved]]  # p and what backward needs, per block
+
+
+class Rows(NamedTuple):
+    """Where the pre-activations come from: gathered table rows, and an optional per-message input."""
+
+    table: Tensor  # (T, 2D)
+    incidence: Incidence
+    dense: Dense | None
+
+    def block(self, lo: int, hi: int) -> Tensor:
+        """Pre-activations z of the messages lo:hi, (hi - lo, 2D)."""
+        k = self.incidence.rows.shape[0] // max(self.incidence.ptr.shape[0] - 1, 1)
+        z = segment_sum.forward(self.table, self.incidence.rows[k * lo : k * hi], self.incidence.ptr[: hi - lo + 1])
+        return z if self.dense is None else z.addmm_(self.dense.x[lo:hi], self.dense.weight)
+
+    def block_backward(self, grad_z: Tensor, lo: int, hi: int, grad_x: Tensor | None) -> None:
+        """Adds grad_z Wᵀ of the messages lo:hi to `grad_x`."""
+        if self.dense is not None and grad_x is not None:
+            grad_x[lo:hi].addmm_(grad_z[lo:hi], self.dense.weight.T)
+
+    def grad_table(self, grad_z: Tensor) -> Tensor:
+        """The gather transposed: grad_z (messages, 2D) summed onto the table rows it came from, (T, 2D)."""
+        return segment_sum.forward(grad_z, self.incidence.messages, self.incidence.messages_ptr)
+
+
+def row_blocks(n_rows: int) -> Iterator[tuple[int, int]]:
+    """(first row, last row + 1) of each block."""
+    for lo in range(0, n_rows, BLOCK_ROWS):
+        yield lo, min(lo + BLOCK_ROWS, n_rows)
+
+
+def segment_blocks(ptr: Tensor) -> Iterator[tuple[int, int, int, int]]:
+    """(first segment, last + 1, first row, last row + 1) of blocks of whole segments, about BLOCK_ROWS rows each."""
+    bounds = ptr.numpy()
+    first, n_segments = 0, len(bounds) - 1
+    while first < n_segments:
+        last = int(bounds.searchsorted(bounds[first] + BLOCK_ROWS, side="right")) - 1
+        last = min(max(last, first + 1), n_segments)
+        if bounds[last] > bounds[first]:
+            yield first, last, int(bounds[first]), int(bounds[last])
+        first = last
