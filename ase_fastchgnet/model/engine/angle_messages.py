@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import torch
 from fastchgnet_kernels import gated_message, gated_update, segment_sum
-from fastchgnet_kernels.gated_message import Dense, Kept, Rows, Weighting
+from fastchgnet_kernels.gated_message import Dense, Kept, Rows, Scratch, Weighting
 
 from torch import Tensor
 
@@ -25,7 +25,7 @@ class BondConvSaved(NamedTuple):
 
 
 def bond_conv(
-    inputs: AngleInputs, weight: Tensor, index: GraphIndex, w: BondConvWeights, *, keep: bool
+    inputs: AngleInputs, weight: Tensor, index: GraphIndex, w: BondConvWeights, *, keep: Scratch | None
 ) -> tuple[Tensor, BondConvSaved]:
     """short + out(weight_receiving Σ_angles weight_sending message), (short, 64)."""
     message, kept = gated_message.forward(
@@ -75,7 +75,7 @@ class AngleUpdateSaved(NamedTuple):
 
 
 def angle_update(
-    inputs: AngleInputs, index: GraphIndex, w: AngleWeights, *, out: Tensor, keep: bool
+    inputs: AngleInputs, index: GraphIndex, w: AngleWeights, *, out: Tensor, keep: Scratch | None
 ) -> AngleUpdateSaved:
     """Adds the gated MLP of every angle to `out` (angles, 64), which holds the angle features."""
     return AngleUpdateSaved(inputs, gated_update.forward(_rows(inputs, index, w), w.gated, out=out, keep=keep))

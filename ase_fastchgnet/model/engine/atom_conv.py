@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import torch
 from fastchgnet_kernels import gated_message
-from fastchgnet_kernels.gated_message import Kept, Rows, Weighting
+from fastchgnet_kernels.gated_message import Kept, Rows, Scratch, Weighting
 
 from torch import Tensor
 
@@ -27,7 +27,7 @@ class AtomConvSaved(NamedTuple):
 
 
 def forward(
-    atoms: Tensor, short: Tensor, bonds: BondInputs, index: GraphIndex, w: AtomConvWeights, *, keep: bool
+    atoms: Tensor, short: Tensor, bonds: BondInputs, index: GraphIndex, w: AtomConvWeights, *, keep: Scratch | None
 ) -> tuple[Tensor, AtomConvSaved]:
     """atoms + out(Σ_edges message), (atoms, 64)."""
     table = _table(atoms, short, bonds, index, w)
@@ -41,7 +41,7 @@ def forward(
     updated = torch.addmm(atoms, message, w.out)
     if w.out_bias is not None:
         updated.add_(w.out_bias)
-    return updated, AtomConvSaved(atoms, short, table if keep else None, kept)
+    return updated, AtomConvSaved(atoms, short, None if keep is None else table, kept)
 
 
 class AtomConvGradients(NamedTuple):

@@ -3,11 +3,11 @@
 Forces and virial come from one adjoint: with g_b = ∂E/∂r_b of every bond vector, both are sums of g_b.
 """
 
-import threading
 from dataclasses import dataclass
 
 import torch
 from fastchgnet_kernels import angle_basis, bond_basis
+from fastchgnet_kernels.gated_message import Scratch, scratch
 from torch import Tensor
 
 from ase_fastchgnet.graph import GraphBatch
@@ -63,18 +63,21 @@ class Engine:
 
     def evaluate(self, graph: GraphBatch, *, gradient: bool = True) -> ModelOutput:
         """Energies, magnetic moments and embeddings; with `gradient`, forces and virials too."""
-        tape = self.forward(graph)
         if not gradient:
-            return tape.output
+            return self.forward(graph).output
+        # This tape does not leave here, so what it keeps may lie in memory that the next evaluation uses again.
+        tape = self._forward(graph, scratch().under("kept") if self._activation_bytes(graph) <= KEEP_BYTES else None)
         forces, virial = self.backward(tape)
         return tape.output._replace(forces=forces, virial=virial)
 
-    @torch.inference_mode()
     def forward(self, graph: GraphBatch) -> Tape:
         """Everything but the gradient."""
+        return self._forward(graph, None)
+
+    @torch.inference_mode()
+    def _forward(self, graph: GraphBatch, keep: Scratch | None) -> Tape:
         w, config = self.weights, self.config
         index, geometry = build_index(graph), measure(graph)
-        keep = self._activation_bytes(graph) <= KEEP_BYTES
         basis = bond_basis.forward(geometry.length, w.atom_frequencies, config.atom_cutoff, config.envelope_exponent)
         short_basis = bond_basis.forward(
             geometry.short_length, w.bond_frequencies, config.bond_cutoff, config.envelope_exponent
@@ -90,17 +93,18 @@ class Engine:
         sites = atoms
         for block, conv in enumerate(w.atom_convs):
             sites = atoms
-            atoms, saved = atom_conv.forward(atoms, short, bonds, index, conv, keep=keep)
+            atoms, saved = atom_conv.forward(atoms, short, bonds, index, conv, keep=_part(keep, "atom conv", block))
             atom_convs.append(saved)
             if block == len(w.bond_convs) or index.n_angles == 0:
                 continue
             inputs = AngleInputs(atoms, short, angles)
-            short, saved_bonds = bond_conv(inputs, short_weight, index, w.bond_convs[block], keep=keep)
+            short, saved_bonds = bond_conv(inputs, short_weight, index, w.bond_convs[block], keep=_part(keep, "bond conv", block))
             bond_convs.append(saved_bonds)
             if block < len(w.angle_updates):
                 updated = angles @ w.angle_embedding if block == 0 else angles.clone()
                 inputs = AngleInputs(atoms, short, angles)
-                angle_updates.append(angle_update(inputs, index, w.angle_updates[block], out=updated, keep=keep))
+                kept = _part(keep, "angle update", block)
+                angle_updates.append(angle_update(inputs, index, w.angle_updates[block], out=updated, keep=kept))
                 angles = updated
 
         energy, normed, energy_saved = readout.energies(atoms, w.readout_norm, w.readout)
@@ -169,7 +173,11 @@ class Engine:
         return gradients(tape.graph, geometry, grad_length, grad_unit)
 
     def _activation_bytes(self, graph: GraphBatch) -> int:
-        """What keeping every activation would take: 9 arrays of 64 columns for each row of each gated MLP."""
+        """What keeping every activation would take: 11 arrays of 64 columns for each row of each gated MLP."""
         n_blocks = self.config.n_blocks
         rows = n_blocks * graph.n_edges + (2 * n_blocks - 3) * graph.n_angles
-        return rows * 9 * self.config.n_features * self.dtype.itemsize
+        return rows * 11 * self.config.n_features * self.dtype.itemsize
+
+
+def _part(keep: Scratch | None, op: str, block: int) -> Scratch | None:
+    return None if keep is None else keep.under(op, block)

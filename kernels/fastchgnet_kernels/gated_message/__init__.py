@@ -15,6 +15,7 @@ Backward, g = grad_out[s(m)]:   grad_w_m = g p_m,   grad_p = g w_m,
 
 from fastchgnet_kernels.gated_message.function import MessageGradients, Segments, Weighting, backward, forward
 from fastchgnet_kernels.gated_message.rows import Kept, Rows
+from fastchgnet_kernels.gated_message.scratch import Scratch, scratch
 from fastchgnet_kernels.gated_message.weights import Dense, GatedWeights, Incidence
 
 __all__ = [
@@ -24,8 +25,10 @@ __all__ = [
     "Kept",
     "MessageGradients",
     "Rows",
+    "Scratch",
     "Segments",
     "Weighting",
     "backward",
     "forward",
+    "scratch",
 ]

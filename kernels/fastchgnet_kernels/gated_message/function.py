@@ -12,7 +12,7 @@ from torch import Tensor
 from fastchgnet_kernels import segment_sum
 from fastchgnet_kernels.gated_message import reference
 from fastchgnet_kernels.gated_message.rows import Kept, Rows, segment_blocks
-from fastchgnet_kernels.gated_message.scratch import Allocate, Scratch, fresh
+from fastchgnet_kernels.gated_message.scratch import Scratch, scratch
 from fastchgnet_kernels.gated_message.weights import GatedWeights, Incidence
 
 
@@ -22,7 +22,7 @@ class Weighting(NamedTuple):
     table: Tensor
     incidence: Incidence  # one table row a message
 
-    def block(self, lo: int, hi: int, new: Allocate) -> Tensor:
+    def block(self, lo: int, hi: int, new: Scratch) -> Tensor:
         """Weights of the messages lo:hi, (hi - lo, D)."""
         out = new("weight", hi - lo, self.table.shape[1], self.table)
         return torch.index_select(self.table, 0, self.incidence.rows[lo:hi], out=out)
@@ -36,16 +36,20 @@ class Segments(NamedTuple):
 
 
 def forward(
-    rows: Rows, weights: GatedWeights, weighting: Weighting, segments: Segments, *, keep: bool
+    rows: Rows, weights: GatedWeights, weighting: Weighting, segments: Segments, *, keep: Scratch | None
 ) -> tuple[Tensor, Kept | None]:
-    """out[s] = Σ_{m in segment s} p_m ⊙ w[m], (segments, D)."""
-    kept: Kept | None = [] if keep else None
-    scratch = Scratch()
+    """out[s] = Σ_{m in segment s} p_m ⊙ w[m], (segments, D).
+
+    With `keep`, what the backward needs is left in that memory and returned; without, the backward recomputes it.
+    """
+    kept: Kept | None = None if keep is None else []
+    temporary = scratch()
     out = rows.table.new_zeros(segments.ptr.shape[0] - 1, rows.table.shape[1] // 2)
     order = weighting.incidence.ptr  # 0, 1, 2 …: the messages of a block are summed in the order they lie in
-    for first, last, lo, hi in segment_blocks(segments.ptr):
-        p, saved = reference.forward(rows.block(lo, hi), weights, fresh if keep else scratch)
-        w = weighting.block(lo, hi, scratch)
+    for block, (first, last, lo, hi) in enumerate(segment_blocks(segments.ptr)):
+        new = temporary if keep is None else keep.under(block)
+        p, saved = reference.forward(rows.block(lo, hi), weights, new)
+        w = weighting.block(lo, hi, temporary)
         ptr = segments.ptr[first : last + 1] - lo
         out[first:last] = segment_sum.forward(w.mul_(p), order[: hi - lo], ptr)
         if kept is not None:
@@ -70,16 +74,16 @@ def backward(
 ) -> MessageGradients:
     """With g = grad_out[segment of m]: grad_w = Σ g p_m and grad_p = g ⊙ w; then back through the MLP."""
     n, d = segments.of_message.shape[0], grad_out.shape[1]
-    scratch = Scratch()
-    grad_z = grad_out.new_empty(n, rows.table.shape[1])
-    grad_w = grad_out.new_empty(n, d)
+    temporary = scratch()
+    grad_z = temporary("grad z", n, rows.table.shape[1], grad_out)
+    grad_w = temporary("grad w", n, d, grad_out)
     for block, (_, _, lo, hi) in enumerate(segment_blocks(segments.ptr)):
-        p, saved = reference.forward(rows.block(lo, hi), weights, scratch) if kept is None else kept[block]
-        grad = scratch("grad", hi - lo, d, grad_out)
+        p, saved = reference.forward(rows.block(lo, hi), weights, temporary) if kept is None else kept[block]
+        grad = temporary("grad", hi - lo, d, grad_out)
         torch.index_select(grad_out, 0, segments.of_message[lo:hi], out=grad)
         torch.mul(grad, p, out=grad_w[lo:hi])
-        grad.mul_(weighting.block(lo, hi, scratch))
-        reference.backward(grad, saved, weights, scratch, grad_z[lo:hi])
+        grad.mul_(weighting.block(lo, hi, temporary))
+        reference.backward(grad, saved, weights, temporary, grad_z[lo:hi])
         rows.block_backward(grad_z, lo, hi, grad_x)
     return MessageGradients(
         rows.grad_table(grad_z),

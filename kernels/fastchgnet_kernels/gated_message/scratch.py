@@ -1,34 +1,46 @@
-"""Memory for the intermediates of one block of rows."""
+"""Memory for intermediates: the same every time, so that it stays in cache and costs no page faults."""
 
-from typing import Protocol
+import threading
+from collections.abc import Hashable
+from typing import Self
 
 import torch
 from torch import Tensor
 
-
-class Allocate(Protocol):
-    """Gives an uninitialised (rows, columns) tensor for the intermediate called `name`, like `like`."""
-
-    def __call__(self, name: str, rows: int, columns: int, like: Tensor) -> Tensor: ...
-
-
-def fresh(name: str, rows: int, columns: int, like: Tensor) -> Tensor:
-    """New memory every time, for intermediates that are kept."""
-    return like.new_empty(rows, columns)
+HELD_BYTES = 64 * 2**20  # larger buffers are not held on to between calls
 
 
 class Scratch:
-    """The same memory every time, so that a block's intermediates stay in cache and cost no page faults.
+    """One buffer for each name, growing to the largest size asked for; valid until the name is asked for again."""
 
-    An intermediate is valid until the next one of the same name. Not for two threads at once: one call of an op makes
-    its own.
-    """
-
-    def __init__(self) -> None:
-        self._buffers: dict[str, Tensor] = {}
+    def __init__(self, buffers: dict[Hashable, Tensor] | None = None, prefix: tuple[Hashable, ...] = ()) -> None:
+        self._buffers = {} if buffers is None else buffers
+        self._prefix = prefix
 
     def __call__(self, name: str, rows: int, columns: int, like: Tensor) -> Tensor:
-        buffer = self._buffers.get(name)
-        if buffer is None or buffer.shape[0] < rows * columns:
-            buffer = self._buffers[name] = torch.empty(rows * columns, dtype=like.dtype, device=like.device)
-        return buffer[: rows * columns].view(rows, columns)
+        """An uninitialised (rows, columns) tensor for the intermediate called `name`, of the kind of `like`."""
+        size = rows * columns
+        if size * like.itemsize > HELD_BYTES:
+            return like.new_empty(rows, columns)
+        key = (*self._prefix, name, like.dtype, like.device)
+        buffer = self._buffers.get(key)
+        if buffer is None or buffer.shape[0] < size:
+            # Made outside of inference mode, so that the buffer serves callers in either mode.
+            with torch.inference_mode(False):
+                buffer = self._buffers[key] = torch.empty(size, dtype=like.dtype, device=like.device)
+        return buffer[:size].view(rows, columns)
+
+    def under(self, *prefix: Hashable) -> Self:
+        """The same memory, with `prefix` before every name."""
+        return type(self)(self._buffers, (*self._prefix, *prefix))
+
+
+_local = threading.local()
+
+
+def scratch() -> Scratch:
+    """This thread's scratch. Whoever hands out what lies in it must be done with it before another op runs."""
+    if not hasattr(_local, "scratch"):
+        _local.scratch = Scratch()
+    found: Scratch = _local.scratch
+    return found

@@ -1,0 +1,281 @@
+"""FastCHGNet, the ASE calculator: what to compute, what to keep, when to forget."""
+
+import copy
+import inspect
+import logging
+import warnings
+from collections.abc import Iterable
+from typing import Any, Literal, NamedTuple, Self
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.calculators.calculator import (
+    Calculator,
+    CalculatorSetupError,
+    PropertyNotImplementedError,
+    all_changes,
+)
+
+from ase_fastchgnet.evaluation.backend import (
+    Backend,
+    Tape,
+    check_options,
+    load_backend,
+    requested_device,
+    resolve_backend,
+)
+from ase_fastchgnet.evaluation.isolated import IsolatedGuard, IsolatedPolicy, check_isolated_policy
+from ase_fastchgnet.evaluation.prediction import Array, predictions_of
+from ase_fastchgnet.evaluation.source import ModelSource, check_source, load_weights, portable_name
+from ase_fastchgnet.graph import GraphBatch, NeighborCache
+from ase_fastchgnet.graph.validate import MAX_NUMBER
+from ase_fastchgnet.model.checkpoint import Checkpoint
+
+_log = logging.getLogger(__name__)
+
+
+class _Forward(NamedTuple):
+    """A forward pass whose adjoint may still be wanted."""
+
+    graph: GraphBatch
+    tape: Tape
+
+
+class FastCHGNet(Calculator):
+    """CHGNet as an ASE calculator: `atoms.calc = FastCHGNet()`.
+
+    Energies in eV, forces in eV/Å, stress in eV/Å³ (xx yy zz yz xz xy, tension positive), magnetic moments in μ_B.
+    CHGNet's magnetic moments are absolute values, so `magmom` is their plain sum, not the net moment of the cell; and
+    it takes none as input: initial magnetic moments and charges change nothing.  `free_energy` is the energy.
+
+    model              a released name ("0.3.0", "0.2.0", "r2scan"), a path, or a Checkpoint
+    device             "cpu", "cuda" or "cuda:N"; None: the environment's FASTCHGNET_DEVICE, else CUDA if there is one
+    dtype              "float32" or "float64"
+    forces             "conservative", exact derivatives of the energy
+    backend            "auto", "torch" (the engine), or "reference" (autograd: slow, for checking)
+    skin               Å; neighbours are searched again once atoms have moved half of it.  Does not change results
+    deterministic      repeatable to the last bit; holds on a CPU whatever the value
+    on_isolated_atoms  "warn", "error" or "ignore" atoms that have no neighbour within the cut-off
+    stress_weight      ignored, with a warning: stress has one unit here
+
+    Weights are loaded at first use.  A request for energies or magnetic moments runs the forward pass only; one for
+    forces or stress later, at the same geometry, adds the adjoint.  The logger of this module says so at level DEBUG.
+    """
+
+    implemented_properties = ["energy", "free_energy", "energies", "forces", "stress", "magmoms", "magmom"]  # noqa: RUF012
+    ignored_changes = {"initial_charges", "initial_magmoms"}  # noqa: RUF012
+    discard_results_on_any_change = True
+
+    def __init__(
+        self,
+        model: ModelSource = "0.3.0",
+        *,
+        device: str | None = None,
+        dtype: str = "float32",
+        forces: Literal["conservative"] = "conservative",
+        backend: str = "auto",
+        skin: float = 1.0,
+        deterministic: bool = False,
+        on_isolated_atoms: IsolatedPolicy = "warn",
+        stress_weight: float | None = None,
+    ) -> None:
+        if stress_weight is not None:
+            warnings.warn("stress_weight is ignored: FastCHGNet's stress is in eV/Å³, as ASE expects", stacklevel=2)
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.set(
+            model=model,
+            device=None if device is None else str(device),
+            dtype=dtype,
+            forces=forces,
+            backend=backend,
+            skin=skin,
+            deterministic=deterministic,
+            on_isolated_atoms=on_isolated_atoms,
+        )
+
+    def set(self, **options: Any) -> dict[str, Any]:
+        """Change options; what was loaded and computed with the old ones is forgotten."""
+        if not options:  # ASE's constructor does this
+            return {}
+        if unknown := options.keys() - _OPTIONS:
+            raise TypeError(f"unknown options {sorted(unknown)}; FastCHGNet has {sorted(_OPTIONS)}")
+        _check({**self.parameters, **options})
+        if "model" in options:
+            source = self._source = check_source(options["model"])
+            options["model"] = source.name if isinstance(source, Checkpoint) else source
+        changed: dict[str, Any] = super().set(arch="fastchgnet", **options)  # type: ignore[no-untyped-call]
+        self.reset()
+        self._checkpoint = self._source if isinstance(self._source, Checkpoint) else None
+        self._backend: Backend | None = None
+        self._cache: NeighborCache | None = None
+        return changed
+
+    def todict(self, skip_default: bool = False) -> dict[str, Any]:
+        """The options and the SHA-256 of the weights, JSON-ready, for the files that ASE writes."""
+        del skip_default  # a file should still say what was computed when the defaults have changed
+        return {**self.parameters, "model_sha256": self._load_checkpoint().sha256}
+
+    def __repr__(self) -> str:
+        option = self.parameters
+        device = self._backend.device if self._backend else requested_device(option["device"]) or "auto"
+        return (
+            f"FastCHGNet({option['model']!r}, device='{device}', dtype={option['dtype']!r}, "
+            f"backend={resolve_backend(option['backend'])!r})"
+        )
+
+    def get_spin_polarized(self) -> bool:
+        """False: CHGNet takes no spin as input."""
+        # Without this method ASE stores a bound one in the instance, and that cycle keeps tensors alive for long.
+        return False
+
+    def _options(self) -> dict[str, Any]:
+        return {**{name: self.parameters[name] for name in _OPTIONS}, "model": self._source}
+
+    def _load_checkpoint(self) -> Checkpoint:
+        if self._checkpoint is None:
+            self._checkpoint = load_weights(self._source)
+        return self._checkpoint
+
+    def _load_backend(self) -> Backend:
+        if self._backend is None:
+            names = ("dtype", "device", "backend")
+            self._backend = load_backend(self._load_checkpoint(), **{name: self.parameters[name] for name in names})
+            _log.info("using %r", self)
+        return self._backend
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Copies are made from the options: no tensors in a pickle, and results are computed again.
+        return _make, (type(self), {**self._options(), "model": portable_name(self._source)})
+
+    def __copy__(self) -> Self:
+        return type(self)(**self._options())
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return copy.copy(self)
+
+    def set_atoms(self, atoms: Atoms) -> None:
+        """Called by `atoms.calc = calc`: refuses elements that CHGNet does not know."""
+        if (wrong := np.flatnonzero((atoms.numbers < 1) | (atoms.numbers > MAX_NUMBER))).size:
+            first = int(wrong[0])
+            raise ValueError(
+                f"atom {first} has atomic number {atoms.numbers[first]} ({len(wrong)} such atom(s)): CHGNet knows the "
+                f"elements 1 to {MAX_NUMBER} (H to Pu); remove or replace it"
+            )
+
+    def reset(self) -> None:
+        """Forget the last geometry and all that was computed for it."""
+        super().reset()  # type: ignore[no-untyped-call]
+        self._forward: _Forward | None = None
+        self._embeddings: tuple[Any, Any] | None = None
+
+    def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
+        """What differs from the geometry of the results; exact, and ten times faster than ASE's comparison."""
+        del tol
+        if self.atoms is None:
+            return list(all_changes)
+        here, there = self.atoms, atoms
+        same = {
+            "positions": np.array_equal(here.positions, there.positions),
+            "numbers": np.array_equal(here.numbers, there.numbers),
+            "cell": np.array_equal(here.cell.array, there.cell.array),
+            "pbc": np.array_equal(here.pbc, there.pbc),
+        }
+        return [name for name, value in same.items() if not value]
+
+    def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
+        """The named property; arrays are copies."""
+        if name == "stress" and allow_calculation:
+            _require_volume(self._given(atoms))
+        return super().get_property(name, atoms, allow_calculation)  # type: ignore[no-untyped-call]
+
+    @torch.inference_mode(False)  # the reference backend differentiates with autograd, which that mode forbids
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Iterable[str] = ("energy",),
+        system_changes: Iterable[str] = all_changes,
+    ) -> None:
+        """Sets `results` to what was asked for and whatever comes with it, unless it is there already."""
+        # ASE's own method is not called: all it does is to look for a directory and to copy everything in `atoms`.
+        del system_changes  # some callers say that all has changed when nothing has
+        atoms = self._given(atoms)
+        wanted = set(properties)
+        if "stress" in wanted:
+            _require_volume(atoms)
+        if self.check_state(atoms):
+            self.reset()
+        elif wanted & set(self.implemented_properties) <= self.results.keys():
+            return
+
+        backend = self._load_backend()
+        forward = self._forward or self._run_forward(atoms, backend)
+        self._forward, output = forward, forward.tape.output
+        if wanted & {"forces", "stress"}:
+            _log.debug("adjoint pass")
+            output = backend.backward(forward.tape)
+            self._forward = None
+        self.results = predictions_of(forward.graph, output)[0].results()
+        self._embeddings = (output.site_embeddings, output.crystal_embeddings)
+        self.atoms = Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+
+    def site_embeddings(self, atoms: Atoms | None = None) -> Array:
+        """Features of each atom before the last interaction block (n_atoms, 64); stock's `atom_fea`."""
+        return self._embedding(0, atoms)
+
+    def crystal_embedding(self, atoms: Atoms | None = None) -> Array:
+        """Features of the whole structure, summed over its atoms (64,); stock's `crystal_fea`."""
+        embedding: Array = self._embedding(1, atoms)[0]
+        return embedding
+
+    def _run_forward(self, atoms: Atoms, backend: Backend) -> _Forward:
+        if self._cache is None:
+            self._cache = NeighborCache(backend.cutoffs, self.parameters["skin"])
+            self._guard = IsolatedGuard(self.parameters["on_isolated_atoms"], backend.cutoffs.atom)
+        graph = self._cache.graph(atoms)
+        self._guard.check(graph)
+        _log.debug("forward pass: %d atoms, %d edges, %d angles", graph.n_atoms, graph.n_edges, graph.n_angles)
+        graph = graph.to(backend.device)
+        return _Forward(graph, backend.forward(graph))
+
+    def _embedding(self, which: int, atoms: Atoms | None) -> Array:
+        atoms = self._given(atoms)
+        if self._embeddings is None or self.check_state(atoms):
+            self.calculate(atoms)
+        assert self._embeddings is not None
+        embedding: Array = self._embeddings[which].cpu().numpy().copy()
+        return embedding
+
+    def _given(self, atoms: Atoms | None) -> Atoms:
+        if atoms is None:
+            atoms = self.atoms
+        if atoms is None:
+            raise CalculatorSetupError("no structure yet: pass one, or set atoms.calc = calc and ask the atoms")
+        return atoms
+
+
+_OPTIONS = frozenset(inspect.signature(FastCHGNet).parameters) - {"stress_weight"}
+
+
+def _make(kind: type[FastCHGNet], options: dict[str, Any]) -> FastCHGNet:
+    return kind(**options)
+
+
+def _check(options: dict[str, Any]) -> None:
+    """Raises what can be found wrong with the options without loading anything."""
+    check_options(**{name: options[name] for name in ("dtype", "device", "backend")})
+    check_isolated_policy(options["on_isolated_atoms"])
+    if options["forces"] == "direct":
+        raise NotImplementedError("forces='direct' is not in this version; use forces='conservative'")
+    if options["forces"] != "conservative":
+        raise ValueError(f"forces={options['forces']!r}: expected 'conservative'")
+    if not 0 <= options["skin"] < np.inf:
+        raise ValueError(f"skin={options['skin']!r}: expected a length of 0 Å or more")
+
+
+def _require_volume(atoms: Atoms) -> None:
+    if not atoms.pbc.all() or atoms.cell.rank < 3:
+        raise PropertyNotImplementedError(
+            f"stress needs a cell that is periodic in three directions; pbc is {atoms.pbc.tolist()} and the cell has "
+            f"{atoms.cell.rank} independent vectors"
+        )

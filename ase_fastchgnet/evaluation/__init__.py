@@ -1,0 +1,10 @@
+"""list[Atoms] → list[Prediction].
+
+Not called `evaluate`: importing a subpackage of that name would replace the function `ase_fastchgnet.evaluate`.
+"""
+
+from .backend import load_backend
+from .evaluator import evaluate
+from .prediction import Prediction
+
+__all__ = ["Prediction", "evaluate", "load_backend"]

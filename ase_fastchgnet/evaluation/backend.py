@@ -1,0 +1,125 @@
+"""(model, dtype, device, backend) → the loaded model that evaluates graphs: chosen here and nowhere else."""
+
+import functools
+import os
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from ase_fastchgnet.graph import Cutoffs, GraphBatch
+from ase_fastchgnet.model.checkpoint import Checkpoint
+from ase_fastchgnet.model.engine import Engine
+from ase_fastchgnet.model.output import ModelOutput
+from ase_fastchgnet.model.reference import ReferenceModel
+
+from .source import ModelSource, load_weights
+
+BackendName = Literal["torch", "reference"]
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+BACKENDS = ("auto", "torch", "reference")
+DEVICE_VARIABLE = "FASTCHGNET_DEVICE"
+
+
+class Tape(Protocol):
+    """A finished forward pass, ready to be differentiated."""
+
+    @property
+    def output(self) -> ModelOutput: ...
+
+
+class Model(Protocol):
+    """What `ReferenceModel` and `Engine` have in common."""
+
+    def forward(self, graph: GraphBatch) -> Any:
+        """Everything but the gradient: a Tape."""
+
+    def backward(self, tape: Any) -> tuple[Tensor, Tensor]:
+        """Forces (atoms, 3) eV/Å and virials (systems, 3, 3) eV."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """A model with its weights on a device."""
+
+    name: BackendName
+    checkpoint: Checkpoint
+    dtype: torch.dtype
+    device: torch.device
+    model: Model
+
+    @property
+    def cutoffs(self) -> Cutoffs:
+        return Cutoffs(self.checkpoint.config.atom_cutoff, self.checkpoint.config.bond_cutoff)
+
+    def forward(self, graph: GraphBatch) -> Tape:
+        """Everything but the gradient."""
+        tape: Tape = self.model.forward(graph)
+        return tape
+
+    def backward(self, tape: Tape) -> ModelOutput:
+        """The output of the forward pass completed by forces and virials."""
+        forces, virial = self.model.backward(tape)
+        return tape.output._replace(forces=forces, virial=virial)
+
+
+@torch.inference_mode(False)  # as in load_weights
+def load_backend(
+    model: ModelSource = "0.3.0", *, dtype: str = "float32", device: str | None = None, backend: str = "auto"
+) -> Backend:
+    """The backend for these options; the same object as before if it is among the last few in use."""
+    check_options(dtype=dtype, device=device, backend=backend)
+    return _load(load_weights(model), DTYPES[dtype], resolve_device(device), resolve_backend(backend))
+
+
+@functools.lru_cache(maxsize=8)
+def _load(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device, name: BackendName) -> Backend:
+    kind = ReferenceModel if name == "reference" else Engine
+    return Backend(name, checkpoint, dtype, device, kind(checkpoint, dtype=dtype, device=str(device)))
+
+
+def check_options(*, dtype: str, device: str | None, backend: str) -> None:
+    """Raises what can be found wrong with the options without loading anything."""
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype={dtype!r} is not one of {', '.join(map(repr, DTYPES))}")
+    if backend == "triton":
+        raise NotImplementedError("backend='triton' is not in this version; use backend='auto'")
+    if backend not in BACKENDS:
+        raise ValueError(f"backend={backend!r} is not one of {', '.join(map(repr, BACKENDS))}")
+    requested_device(device)
+
+
+def resolve_backend(backend: str) -> BackendName:
+    """The name of the backend that will do the work."""
+    return "reference" if backend == "reference" else "torch"
+
+
+def resolve_device(device: str | None) -> torch.device:
+    """The device to work on: the one asked for, else FASTCHGNET_DEVICE, else CUDA if there is one, else the CPU."""
+    chosen = requested_device(device)
+    if chosen is None:
+        chosen = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if chosen.type == "cpu":
+        return chosen
+    if not torch.cuda.is_available():
+        raise RuntimeError(f"device {str(chosen)!r} is not available: torch finds no CUDA device; use device='cpu'")
+    index = torch.cuda.current_device() if chosen.index is None else chosen.index
+    if index >= torch.cuda.device_count():
+        raise RuntimeError(
+            f"device {str(chosen)!r} is not available: torch finds {torch.cuda.device_count()} CUDA device(s); use a "
+            "lower number, and see CUDA_VISIBLE_DEVICES"
+        )
+    return torch.device("cuda", index)
+
+
+def requested_device(device: str | None) -> torch.device | None:
+    """The device named by the argument or the environment, available or not; None if neither names one."""
+    source, name = ("device", device) if device is not None else (DEVICE_VARIABLE, os.environ.get(DEVICE_VARIABLE))
+    if not name:
+        return None
+    kind, _, index = str(name).partition(":")
+    if (index and not index.isdecimal()) or (kind, index) not in {("cpu", ""), ("cuda", index)}:
+        raise ValueError(f"{source}={str(name)!r} is not a device; use 'cpu', 'cuda' or 'cuda:N'")
+    return torch.device(str(name))
