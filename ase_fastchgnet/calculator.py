@@ -31,6 +31,7 @@ from ase_fastchgnet.evaluation.source import ModelSource, check_source, load_wei
 from ase_fastchgnet.graph import GraphBatch, NeighborCache
 from ase_fastchgnet.graph.validate import MAX_NUMBER
 from ase_fastchgnet.model.checkpoint import Checkpoint
+from ase_fastchgnet.model.output import ModelOutput
 
 _log = logging.getLogger(__name__)
 
@@ -208,14 +209,8 @@ class FastCHGNet(Calculator):
         elif wanted & set(self.implemented_properties) <= self.results.keys():
             return
 
-        backend = self._load_backend()
-        forward = self._forward or self._run_forward(atoms, backend)
-        self._forward, output = forward, forward.tape.output
-        if wanted & {"forces", "stress"}:
-            _log.debug("adjoint pass")
-            output = backend.backward(forward.tape)
-            self._forward = None
-        self.results = predictions_of(forward.graph, output)[0].results()
+        graph, output = self._evaluate(atoms, gradient=bool(wanted & {"forces", "stress"}))
+        self.results = predictions_of(graph, output)[0].results()
         self._embeddings = (output.site_embeddings, output.crystal_embeddings)
         self.atoms = Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
 
@@ -228,15 +223,28 @@ class FastCHGNet(Calculator):
         embedding: Array = self._embedding(1, atoms)[0]
         return embedding
 
-    def _run_forward(self, atoms: Atoms, backend: Backend) -> _Forward:
+    def _evaluate(self, atoms: Atoms, *, gradient: bool) -> tuple[GraphBatch, ModelOutput]:
+        """The forward pass, the adjoint of one that was kept, or both at once."""
+        backend = self._load_backend()
+        kept, self._forward = self._forward, None
+        if kept is not None and gradient:
+            _log.debug("adjoint pass")
+            return kept.graph, backend.backward(kept.tape)
+        graph = self._build_graph(atoms, backend) if kept is None else kept.graph
+        if gradient:
+            _log.debug("adjoint pass")
+            return graph, backend.evaluate(graph)
+        self._forward = kept or _Forward(graph, backend.forward(graph))
+        return graph, self._forward.tape.output
+
+    def _build_graph(self, atoms: Atoms, backend: Backend) -> GraphBatch:
         if self._cache is None:
             self._cache = NeighborCache(backend.cutoffs, self.parameters["skin"])
             self._guard = IsolatedGuard(self.parameters["on_isolated_atoms"], backend.cutoffs.atom)
         graph = self._cache.graph(atoms)
         self._guard.check(graph)
         _log.debug("forward pass: %d atoms, %d edges, %d angles", graph.n_atoms, graph.n_edges, graph.n_angles)
-        graph = graph.to(backend.device)
-        return _Forward(graph, backend.forward(graph))
+        return graph.to(backend.device)
 
     def _embedding(self, which: int, atoms: Atoms | None) -> Array:
         atoms = self._given(atoms)

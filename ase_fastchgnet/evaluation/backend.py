@@ -33,6 +33,9 @@ class Tape(Protocol):
 class Model(Protocol):
     """What `ReferenceModel` and `Engine` have in common."""
 
+    def evaluate(self, graph: GraphBatch) -> ModelOutput:
+        """Forward and adjoint at once, which may cost less than one after the other."""
+
     def forward(self, graph: GraphBatch) -> Any:
         """Everything but the gradient: a Tape."""
 
@@ -53,6 +56,10 @@ class Backend:
     @property
     def cutoffs(self) -> Cutoffs:
         return Cutoffs(self.checkpoint.config.atom_cutoff, self.checkpoint.config.bond_cutoff)
+
+    def evaluate(self, graph: GraphBatch) -> ModelOutput:
+        """Everything; costs less than `forward` and then `backward`."""
+        return self.model.evaluate(graph)
 
     def forward(self, graph: GraphBatch) -> Tape:
         """Everything but the gradient."""

@@ -45,8 +45,7 @@ def evaluate(
 
 def _evaluate_batch(graphs: list[GraphBatch], backend: Backend, gradient: bool) -> list[Prediction]:
     graph = concatenate(graphs).to(backend.device)
-    tape = backend.forward(graph)
-    return predictions_of(graph, backend.backward(tape) if gradient else tape.output)
+    return predictions_of(graph, backend.evaluate(graph) if gradient else backend.forward(graph).output)
 
 
 def _batches(graphs: Iterator[GraphBatch], batch_size: int | None) -> Iterator[list[GraphBatch]]:

@@ -3,10 +3,10 @@
 from typing import NamedTuple
 
 import torch
-from fastchgnet_kernels.gated_message.weights import NORM_EPS
 from torch import Tensor
 
 from ase_fastchgnet.model.parameters import LayerNorm, Linear
+from fastchgnet_kernels.gated_message.weights import NORM_EPS
 
 aten = torch.ops.aten
 
@@ -39,7 +39,5 @@ def energies_backward(saved: EnergySaved, norm: LayerNorm | None, layers: tuple[
     if norm is not None and saved.moments is not None:
         mean, rstd = saved.moments
         shape, mask = [saved.atoms.shape[1]], [True, False, False]
-        grad = aten.native_layer_norm_backward(
-            grad, saved.atoms, shape, mean, rstd, norm.weight, norm.bias, mask
-        )[0]
+        grad = aten.native_layer_norm_backward(grad, saved.atoms, shape, mean, rstd, norm.weight, norm.bias, mask)[0]
     return grad

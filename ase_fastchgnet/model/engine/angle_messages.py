@@ -3,13 +3,12 @@
 from typing import NamedTuple
 
 import torch
-from fastchgnet_kernels import gated_message, gated_update, segment_sum
-from fastchgnet_kernels.gated_message import Dense, Kept, Rows, Scratch, Weighting
-
 from torch import Tensor
 
 from ase_fastchgnet.model.engine.index import GraphIndex
 from ase_fastchgnet.model.engine.weights import AngleWeights, BondConvWeights
+from fastchgnet_kernels import gated_message, gated_update, segment_sum
+from fastchgnet_kernels.gated_message import Dense, Kept, Rows, Scratch, Weighting
 
 
 class AngleInputs(NamedTuple):
@@ -91,7 +90,7 @@ def angle_update_backward(
 
 
 def _rows(inputs: AngleInputs, index: GraphIndex, w: AngleWeights) -> Rows:
-    """First layer per operand: [receiving short edges, with their centre atom | sending short bonds], (3 short, 128)."""
+    """First layer per operand: [receiving short edges, with their centre | sending short bonds], (3 short, 128)."""
     n_short = inputs.short.shape[0]
     table = inputs.short.new_empty(3 * n_short, w.bias.shape[0])
     centers = torch.addmm(w.bias, inputs.atoms, w.center)

@@ -3,13 +3,12 @@
 from typing import NamedTuple
 
 import torch
-from fastchgnet_kernels import gated_message
-from fastchgnet_kernels.gated_message import Kept, Rows, Scratch, Weighting
-
 from torch import Tensor
 
 from ase_fastchgnet.model.engine.index import GraphIndex
 from ase_fastchgnet.model.engine.weights import AtomConvWeights
+from fastchgnet_kernels import gated_message
+from fastchgnet_kernels.gated_message import Kept, Rows, Scratch, Weighting
 
 
 class BondInputs(NamedTuple):

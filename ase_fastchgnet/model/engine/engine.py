@@ -6,8 +6,6 @@ Forces and virial come from one adjoint: with g_b = ∂E/∂r_b of every bond ve
 from dataclasses import dataclass
 
 import torch
-from fastchgnet_kernels import angle_basis, bond_basis
-from fastchgnet_kernels.gated_message import Scratch, scratch
 from torch import Tensor
 
 from ase_fastchgnet.graph import GraphBatch
@@ -28,10 +26,15 @@ from ase_fastchgnet.model.engine.geometry import Geometry, gradients, measure
 from ase_fastchgnet.model.engine.index import GraphIndex, build_index
 from ase_fastchgnet.model.engine.weights import pack
 from ase_fastchgnet.model.output import ModelOutput
+from fastchgnet_kernels import angle_basis, bond_basis
+from fastchgnet_kernels.gated_message import Scratch, scratch
 
-# Activations of a forward pass are kept for the adjoint while they fit the last-level cache; beyond that, recomputing
-# a block costs less than fetching it from memory.
-KEEP_BYTES = 32 * 2**20
+# Activations are kept for the adjoint up to this amount, op by op; beyond it, blocks are computed again, which takes a
+# third more time and next to no memory.
+KEEP_BYTES = 192 * 2**20
+
+
+_TOPOLOGY = ("atom_ptr", "center", "neighbor", "edges_of_bond", "short_bonds", "edges_of_angle")
 
 
 @dataclass(slots=True)
@@ -60,24 +63,25 @@ class Engine:
         self.dtype = dtype
         self.device = device
         self.weights = pack(checkpoint, dtype, device)
+        self._last_index: tuple[GraphBatch, GraphIndex] | None = None
 
     def evaluate(self, graph: GraphBatch, *, gradient: bool = True) -> ModelOutput:
         """Energies, magnetic moments and embeddings; with `gradient`, forces and virials too."""
         if not gradient:
             return self.forward(graph).output
         # This tape does not leave here, so what it keeps may lie in memory that the next evaluation uses again.
-        tape = self._forward(graph, scratch().under("kept") if self._activation_bytes(graph) <= KEEP_BYTES else None)
+        tape = self._forward(graph, _Keeper(KEEP_BYTES))
         forces, virial = self.backward(tape)
         return tape.output._replace(forces=forces, virial=virial)
 
     def forward(self, graph: GraphBatch) -> Tape:
         """Everything but the gradient."""
-        return self._forward(graph, None)
+        return self._forward(graph, _Keeper(0))
 
     @torch.inference_mode()
-    def _forward(self, graph: GraphBatch, keep: Scratch | None) -> Tape:
+    def _forward(self, graph: GraphBatch, keep: "_Keeper") -> Tape:
         w, config = self.weights, self.config
-        index, geometry = build_index(graph), measure(graph)
+        index, geometry = self._index(graph), measure(graph)
         basis = bond_basis.forward(geometry.length, w.atom_frequencies, config.atom_cutoff, config.envelope_exponent)
         short_basis = bond_basis.forward(
             geometry.short_length, w.bond_frequencies, config.bond_cutoff, config.envelope_exponent
@@ -93,17 +97,19 @@ class Engine:
         sites = atoms
         for block, conv in enumerate(w.atom_convs):
             sites = atoms
-            atoms, saved = atom_conv.forward(atoms, short, bonds, index, conv, keep=_part(keep, "atom conv", block))
+            kept = keep.take("atom conv", block, graph.n_edges, self.dtype)
+            atoms, saved = atom_conv.forward(atoms, short, bonds, index, conv, keep=kept)
             atom_convs.append(saved)
             if block == len(w.bond_convs) or index.n_angles == 0:
                 continue
             inputs = AngleInputs(atoms, short, angles)
-            short, saved_bonds = bond_conv(inputs, short_weight, index, w.bond_convs[block], keep=_part(keep, "bond conv", block))
+            kept = keep.take("bond conv", block, graph.n_angles, self.dtype)
+            short, saved_bonds = bond_conv(inputs, short_weight, index, w.bond_convs[block], keep=kept)
             bond_convs.append(saved_bonds)
             if block < len(w.angle_updates):
                 updated = angles @ w.angle_embedding if block == 0 else angles.clone()
                 inputs = AngleInputs(atoms, short, angles)
-                kept = _part(keep, "angle update", block)
+                kept = keep.take("angle update", block, graph.n_angles, self.dtype)
                 angle_updates.append(angle_update(inputs, index, w.angle_updates[block], out=updated, keep=kept))
                 angles = updated
 
@@ -112,8 +118,9 @@ class Engine:
             atom_energies=energy.double().add_(w.reference_energies.index_select(0, graph.numbers - 1)),
             magmoms=torch.addmm(w.magmom_bias, sites, w.magmom)[:, 0].abs().double(),
             site_embeddings=sites.double(),
-            crystal_embeddings=torch.zeros(graph.n_systems, normed.shape[1], dtype=torch.float64, device=self.device)
-            .index_add_(0, graph.system_of_atom, normed.double()),
+            crystal_embeddings=torch.zeros(
+                graph.n_systems, normed.shape[1], dtype=torch.float64, device=self.device
+            ).index_add_(0, graph.system_of_atom, normed.double()),
             forces=None,
             virial=None,
         )
@@ -125,7 +132,7 @@ class Engine:
     @torch.inference_mode()
     def backward(self, tape: Tape) -> tuple[Tensor, Tensor]:
         """Forces (atoms, 3) = -∂E/∂positions and virials (systems, 3, 3) = ∂E/∂strain."""
-        w, config, index = self.weights, self.config, tape.index
+        w, index = self.weights, tape.index
         grad_bonds = BondInputs(torch.zeros_like(tape.bonds.basis), torch.zeros_like(tape.bonds.weight))
         grad_short_weight = torch.zeros_like(tape.short_weight)
         grad_atoms = readout.energies_backward(tape.energy, w.readout_norm, w.readout)
@@ -151,6 +158,15 @@ class Engine:
             grad_atoms = grad_atoms if through.atoms is None else through.atoms
         return self._geometry_gradients(tape, grad_bonds, grad_short, grad_short_weight, grad_angles)
 
+    def _index(self, graph: GraphBatch) -> GraphIndex:
+        """The index of `graph`; while no edge comes or goes, consecutive graphs share their index tensors."""
+        last = self._last_index
+        if last is not None and all(getattr(last[0], name) is getattr(graph, name) for name in _TOPOLOGY):
+            return last[1]
+        index = build_index(graph)
+        self._last_index = (graph, index)
+        return index
+
     def _geometry_gradients(
         self, tape: Tape, grad_bonds: BondInputs, grad_short: Tensor, grad_short_weight: Tensor, grad_angles: Tensor
     ) -> tuple[Tensor, Tensor]:
@@ -163,7 +179,11 @@ class Engine:
             grad_basis, geometry.length, w.atom_frequencies, config.atom_cutoff, exponent
         ).double()
         grad_short_length = bond_basis.backward(
-            grad_short_weight @ w.bond_weights.T, geometry.short_length, w.bond_frequencies, config.bond_cutoff, exponent
+            grad_short_weight @ w.bond_weights.T,
+            geometry.short_length,
+            w.bond_frequencies,
+            config.bond_cutoff,
+            exponent,
         )
         grad_length.index_add_(0, index.short_bonds, grad_short_length.double())
         grad_unit = angle_basis.backward(
@@ -172,12 +192,14 @@ class Engine:
         )  # fmt: skip
         return gradients(tape.graph, geometry, grad_length, grad_unit)
 
-    def _activation_bytes(self, graph: GraphBatch) -> int:
-        """What keeping every activation would take: 11 arrays of 64 columns for each row of each gated MLP."""
-        n_blocks = self.config.n_blocks
-        rows = n_blocks * graph.n_edges + (2 * n_blocks - 3) * graph.n_angles
-        return rows * 11 * self.config.n_features * self.dtype.itemsize
 
+class _Keeper:
+    """Hands out memory for activations until its budget is spent."""
 
-def _part(keep: Scratch | None, op: str, block: int) -> Scratch | None:
-    return None if keep is None else keep.under(op, block)
+    def __init__(self, budget: int) -> None:
+        self.budget = budget  # bytes
+
+    def take(self, op: str, block: int, rows: int, dtype: torch.dtype) -> Scratch | None:
+        """Memory for the activations of `rows` messages, or None: compute them again."""
+        self.budget -= rows * 11 * 64 * dtype.itemsize  # of each message, 11 arrays of 64 columns
+        return scratch().under("kept", op, block) if self.budget >= 0 else None

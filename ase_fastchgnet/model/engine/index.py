@@ -6,10 +6,10 @@ Short edges are numbered 2b, 2b + 1 for the two edges of short bond b, so that s
 from typing import NamedTuple
 
 import torch
-from fastchgnet_kernels.gated_message import Incidence, Segments
 from torch import Tensor
 
 from ase_fastchgnet.graph import GraphBatch
+from fastchgnet_kernels.gated_message import Incidence, Segments
 
 
 class GraphIndex(NamedTuple):

@@ -7,11 +7,11 @@ by side in the columns.
 from dataclasses import dataclass
 
 import torch
-from fastchgnet_kernels.gated_message import GatedWeights
 from torch import Tensor
 
 from ase_fastchgnet.model.checkpoint import Checkpoint
 from ase_fastchgnet.model.parameters import GatedMLP, LayerNorm, Linear, Parameters
+from fastchgnet_kernels.gated_message import GatedWeights
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ INV_SQRT_PI = 1 / math.sqrt(math.pi)
 def forward(unit: Tensor, edges_of_angle: Tensor, frequencies: Tensor) -> Tensor:
     """[1/√2, sin(f_k θ), cos(f_k θ)] / √π with θ = acos((1 - 1e-6) u_first · u_second).
 
-    unit (edges, 3) float64 unit vectors, edges_of_angle (angles, 2), frequencies (k,) → (angles, 2k + 1) in the dtype of
-    the frequencies. θ is computed in float64: near 0 and π a float32 cosine has lost it.
+    unit (edges, 3) float64 unit vectors, edges_of_angle (angles, 2), frequencies (k,) → (angles, 2k + 1) in the
+    dtype of the frequencies. θ is computed in float64: near 0 and π a float32 cosine has lost it.
     """
     n, k = edges_of_angle.shape[0], frequencies.shape[0]
     theta = _cosine(unit, edges_of_angle).acos_().to(frequencies.dtype)

@@ -1,8 +1,8 @@
 """Gated MLP on gathered rows, in plain torch: forward and hand-derived backward. The definition of the op.
 
-    z = Σ table[rows] (+ x W)                                   pre-activation, [core | gate], (n, 2D)
-    y = silu(z) W₂ + b₂          (two layers) or y = z (one)    per half
-    p = silu(LN(y_core)) · sigmoid(LN(y_gate))                  (n, D)
+z = Σ table[rows] (+ x W)                                   pre-activation, [core | gate], (n, 2D)
+y = silu(z) W₂ + b₂          (two layers) or y = z (one)    per half
+p = silu(LN(y_core)) · sigmoid(LN(y_gate))                  (n, D)
 """
 
 from typing import NamedTuple
@@ -32,8 +32,7 @@ class Half(NamedTuple):
 class Saved(NamedTuple):
     """What the backward of one block of rows needs."""
 
-    z: Tensor  # (n, 2D)
-    sigma: Tensor | None  # (n, 2D) sigmoid(z); None for a one-layer MLP
+    hidden: tuple[Tensor, Tensor] | None  # (n, 2D) sigmoid(z) and silu(z); None for a one-layer MLP
     core: Half
     gate: Half
     silu: Tensor  # (n, D) silu(LN(y_core))
@@ -43,16 +42,17 @@ class Saved(NamedTuple):
 def forward(z: Tensor, weights: GatedWeights, new: Scratch) -> tuple[Tensor, Saved]:
     """p = silu(LN(y_core)) · sigmoid(LN(y_gate)) of pre-activations z (n, 2D) → (n, D), and what backward needs."""
     n, d = z.shape[0], z.shape[1] // 2
-    y_core, y_gate, sigma = z[:, :d], z[:, d:], None
+    y_core, y_gate, hidden = z[:, :d], z[:, d:], None
     if weights.second is not None and weights.second_bias is not None:
         sigma = torch.clamp(z, -SATURATED, SATURATED, out=new("sigma", n, 2 * d, z)).sigmoid_()
         h = torch.mul(z, sigma, out=new("h", n, 2 * d, z))
+        hidden = (sigma, h)
         y_core = torch.addmm(weights.second_bias[0], h[:, :d], weights.second[0], out=new("core", n, d, z))
         y_gate = torch.addmm(weights.second_bias[1], h[:, d:], weights.second[1], out=new("gate", n, d, z))
     core, gate = _norm(y_core, weights, 0), _norm(y_gate, weights, 1)
     silu = aten.silu.out(core.normed, out=new("silu", n, d, z))
     sigmoid = torch.sigmoid(gate.normed, out=new("sigmoid", n, d, z))
-    return torch.mul(silu, sigmoid, out=new("p", n, d, z)), Saved(z, sigma, core, gate, silu, sigmoid)
+    return torch.mul(silu, sigmoid, out=new("p", n, d, z)), Saved(hidden, core, gate, silu, sigmoid)
 
 
 def backward(grad_p: Tensor, saved: Saved, weights: GatedWeights, new: Scratch, out: Tensor) -> Tensor:
@@ -67,15 +67,15 @@ def backward(grad_p: Tensor, saved: Saved, weights: GatedWeights, new: Scratch, 
     aten.sigmoid_backward.grad_input(grad_gate, saved.sigmoid, grad_input=grad_gate)
     grad_core = _norm_backward(grad_core, saved.core, weights, 0)
     grad_gate = _norm_backward(grad_gate, saved.gate, weights, 1)
-    if weights.second is None or saved.sigma is None:
+    if weights.second is None or saved.hidden is None:
         out[:, :d], out[:, d:] = grad_core, grad_gate
         return out
-    grad_h = new("h", n, 2 * d, grad_p)
+    sigma, h = saved.hidden
+    grad_h = new("grad h", n, 2 * d, grad_p)
     torch.mm(grad_core, weights.second[0].T, out=grad_h[:, :d])
     torch.mm(grad_gate, weights.second[1].T, out=grad_h[:, d:])
-    # silu'(z) = σ + σ z (1 - σ); three cheap passes, where torch's silu_backward computes σ again.
-    slope = torch.addcmul(saved.z, saved.z, saved.sigma, value=-1, out=new("slope", n, 2 * d, grad_p))
-    torch.addcmul(saved.sigma, saved.sigma, slope, out=slope)
+    # silu'(z) = σ + h (1 - σ); three cheap passes, where torch's silu_backward computes σ again.
+    slope = torch.addcmul(h, h, sigma, value=-1, out=new("slope", n, 2 * d, grad_p)).add_(sigma)
     return torch.mul(grad_h, slope, out=out)
 
 
@@ -91,5 +91,7 @@ def _norm_backward(grad: Tensor, saved: Half, weights: GatedWeights, half: int) 
         return grad
     shape, mask = [grad.shape[1]], [True, False, False]
     scale, shift = weights.scale[half], weights.shift[half]
-    grad_y: Tensor = aten.native_layer_norm_backward(grad, saved.y, shape, saved.mean, saved.rstd, scale, shift, mask)[0]
+    grad_y: Tensor = aten.native_layer_norm_backward(grad, saved.y, shape, saved.mean, saved.rstd, scale, shift, mask)[
+        0
+    ]
     return grad_y

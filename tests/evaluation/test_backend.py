@@ -1,0 +1,42 @@
+"""Which backend and device are chosen, and that weights are loaded once."""
+
+import pytest
+import torch
+
+from ase_fastchgnet.evaluation.backend import load_backend, requested_device, resolve_backend, resolve_device
+
+
+def test_auto_is_the_engine() -> None:
+    assert [resolve_backend(name) for name in ("auto", "torch", "reference")] == ["torch", "torch", "reference"]
+
+
+def test_the_same_options_give_the_same_backend_and_others_another() -> None:
+    first = load_backend(device="cpu")
+    assert load_backend("0.3.0", device="cpu", backend="torch") is first
+    for options in ({"dtype": "float64"}, {"backend": "reference"}, {"model": "0.2.0"}):
+        assert load_backend(**{"device": "cpu", **options}) is not first
+
+
+def test_cutoffs_are_those_of_the_checkpoint() -> None:
+    assert (load_backend("0.3.0", device="cpu").cutoffs.atom, load_backend("0.2.0", device="cpu").cutoffs.atom) == (
+        6,
+        5,
+    )
+
+
+def test_the_device_is_the_argument_else_the_environment_else_automatic(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTCHGNET_DEVICE", "cuda:1")
+    assert requested_device("cpu") == torch.device("cpu")
+    assert requested_device(None) == torch.device("cuda:1")
+    monkeypatch.setenv("FASTCHGNET_DEVICE", "")
+    assert requested_device(None) is None
+    monkeypatch.delenv("FASTCHGNET_DEVICE")
+    assert requested_device(None) is None
+    assert resolve_device(None).type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_has_a_number_and_a_number_too_high_is_refused() -> None:
+    assert resolve_device("cuda") == torch.device("cuda", torch.cuda.current_device())
+    with pytest.raises(RuntimeError, match="lower number"):
+        resolve_device("cuda:99")

@@ -1,0 +1,143 @@
+"""Each example runs as a user would run it, prints what its last comment says, and its files hold what they claim."""
+
+import csv
+import os
+import re
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.io import read
+
+from ase_fastchgnet import evaluate
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = sorted((ROOT / "examples").glob("[0-9]*.py"))
+NUMBER = r"[-+]?\d+(?:\.\d+)?"
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def run(name: str, folder: Path, *options: str) -> str:
+    """Standard output of an example run in `folder`; every warning is an error."""
+    (script,) = (path for path in EXAMPLES if path.name.startswith(name))
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "kernels")])}
+    environment["OMP_NUM_THREADS"] = "1"  # several threads wait for each other where other tests run beside these
+    command = [sys.executable, "-W", "error", str(script), *options]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+def expected(name: str) -> list[str]:
+    """The lines of the comment that ends an example."""
+    (script,) = (path for path in EXAMPLES if path.name.startswith(name))
+    lines = script.read_text().partition("# Expected output")[2].splitlines()[1:]
+    assert lines
+    return [line.removeprefix("# ") for line in lines]
+
+
+def assert_as_expected(found: str, name: str) -> None:
+    """The same words; numbers within 0.2 % or two units of their last digit; "…" stands for any number."""
+    lines, patterns = found.splitlines(), expected(name)
+    assert [re.sub(NUMBER, "#", line) for line in lines] == [re.sub(f"{NUMBER}|…", "#", line) for line in patterns]
+    values, targets = re.findall(NUMBER, "\n".join(lines)), re.findall(f"{NUMBER}|…", "\n".join(patterns))
+    for value, target in zip(values, targets, strict=True):
+        if target != "…":
+            last_digit = 10.0 ** -len(target.partition(".")[2])
+            assert float(value) == pytest.approx(float(target), rel=2e-3, abs=2 * last_digit)
+
+
+def test_every_example_is_tested() -> None:
+    source = Path(__file__).read_text()
+    assert len(EXAMPLES) == 5
+    assert all(f"def test_{path.stem[3:]}" in source for path in EXAMPLES)
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_first_line_says_what_is_learnt(path: Path) -> None:
+    first = path.read_text().splitlines()[0]
+    assert first.startswith(('"""What ', '"""How '))
+    assert first.rstrip('"').endswith(".")
+
+
+def test_single_point(tmp_path: Path) -> None:
+    assert_as_expected(run("01", tmp_path), "01")
+
+
+def test_md(tmp_path: Path) -> None:
+    printed = run("02", tmp_path, "--steps", "40", "--out", "results")
+    assert printed.count(" steps/s") == 12  # without a terminal, a line for every tenth of the run
+    summary = printed.splitlines()[-3:]
+    wanted = expected("02")
+    assert [re.sub(NUMBER, "#", line) for line in summary] == [
+        re.sub(f"{NUMBER}|…", "#", line.replace("demo_out", "results")) for line in wanted
+    ]
+    with open(tmp_path / "results" / "md.csv", newline="") as file:
+        rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    assert [row["time_fs"] for row in rows] == list(range(0, 81, 4))
+    conserved = 1000 * np.array([row["conserved_eV"] for row in rows]) / 64
+    moving = 1000 * np.array([row["potential_eV"] + row["kinetic_eV"] for row in rows]) / 64
+    assert np.ptp(conserved) < 0.5  # meV/atom
+    assert np.ptp(moving) > 2  # what the thermostat exchanges: the conserved energy is not just constant motion
+    assert all(3 < row["magmom_Mn_min"] <= row["magmom_Mn"] <= row["magmom_Mn_max"] < 5 for row in rows)
+    assert (tmp_path / "results" / "md.png").read_bytes().startswith(PNG)
+
+    frames = read(tmp_path / "results" / "trajectory.extxyz", ":")
+    assert len(frames) == 5
+    predictions = evaluate(frames, dtype="float64")
+    for frame, prediction, row in zip(frames, predictions, rows[::5], strict=True):
+        assert frame.get_potential_energy() == pytest.approx(row["potential_eV"], abs=1e-3)
+        assert prediction.energy == pytest.approx(row["potential_eV"], abs=1e-3)
+        np.testing.assert_allclose(frame.get_forces(), prediction.forces, atol=1e-3)
+        np.testing.assert_allclose(frame.get_magnetic_moments(), prediction.magmoms, atol=1e-3)
+        assert frame.get_kinetic_energy() == pytest.approx(row["kinetic_eV"], abs=1e-3)
+
+
+def test_relax(tmp_path: Path) -> None:
+    assert_as_expected(run("03", tmp_path), "03")
+    (prediction,) = evaluate([read_atoms(tmp_path / "demo_out" / "LiMnO2_relaxed.cif")], dtype="float64")
+    assert np.abs(prediction.forces).max() < 0.02
+    assert np.abs(prediction.stress).max() < 0.02 / 77  # the force on the cell, eV, per volume of the cell
+
+
+def test_relax_says_when_it_was_stopped(tmp_path: Path) -> None:
+    assert "stopped after 2 steps" in run("03", tmp_path, "-n", "2", "-o", ".")
+    assert (tmp_path / "LiMnO2_relaxed.cif").exists()
+
+
+def test_batch(tmp_path: Path) -> None:
+    assert_as_expected(run("04", tmp_path), "04")
+    with open(tmp_path / "demo_out" / "bulk_moduli.csv", newline="") as file:
+        rows = {row["crystal"]: row for row in csv.DictReader(file)}
+    assert list(rows) == ["Si", "MgO", "NaCl", "Cu"]
+    for name, kind in ("MgO", "rocksalt"), ("Cu", "fcc"):
+        a = float(rows[name]["lattice_constant_A"])
+        below, at, above = evaluate([bulk(name, kind, a=a * scale) for scale in (0.99, 1.0, 1.01)])
+        assert at.energy < min(below.energy, above.energy)
+
+
+def test_phonons(tmp_path: Path) -> None:
+    phonopy = pytest.importorskip("phonopy")
+    assert_as_expected(run("05", tmp_path), "05")
+    assert (tmp_path / "demo_out" / "phonon_dos.png").read_bytes().startswith(PNG)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        phonons = phonopy.load(tmp_path / "demo_out" / "phonopy.yaml", log_level=0)
+        at_gamma = phonons.run_qpoints([[0, 0, 0]])
+    frequencies = (at_gamma or phonons.qpoints).frequencies[0]
+    assert len(frequencies) == 6
+    np.testing.assert_allclose(frequencies[:3], 0, atol=0.05)  # THz: translations cost nothing
+    assert np.ptp(frequencies[3:]) < 0.01  # the optical modes of silicon are degenerate
+    assert 12 < frequencies[-1] < 14
+
+
+def read_atoms(path: Path) -> Atoms:
+    atoms = read(path)
+    assert isinstance(atoms, Atoms)
+    return atoms
