@@ -7,18 +7,19 @@ EPS = 2.0**-53  # rounding unit of float64
 
 
 def assert_no_worse_than_plain(
-    fused: Tensor, plain: Tensor, exact: Tensor, *, slack: float = 2.0, floor: float = 1e-6
+    fused: Tensor, plain: Tensor, exact: Tensor, *, slack: float = 2.0, floor: float = 1e-6, scale: float = 0.0
 ) -> None:
     """Error of `fused` ≤ slack × (error of the plain version in the same dtype) + floor × scale.
 
-    `exact` is the plain version in float64. The floor is 16 roundings of float32: below it, who errs less is luck.
+    `exact` is the plain version in float64. The floor is 16 roundings of float32, of the largest entry (or of `scale`,
+    if larger: for sums whose terms are larger than what is left of them): below it, who errs less is luck.
     """
     assert fused.shape == plain.shape == exact.shape
     assert fused.dtype == plain.dtype
     if exact.numel() == 0:
         return
     fused, plain = fused.double(), plain.double()
-    scale = exact.abs().max().clamp_min(1e-30)
+    scale = max(float(exact.abs().max()), scale, 1e-30)
     budget = slack * (plain - exact).abs().max() + floor * scale
     error = (fused - exact).abs().max()
     assert error <= budget, f"error {error:.2e} exceeds budget {budget:.2e} (scale {scale:.2e})"
