@@ -48,7 +48,7 @@ def scattered(atoms: Atoms, seed: int) -> Atoms:
 
 def slab() -> Atoms:
     """Al(111) with an oxygen atom on it; no cell vector along the surface normal."""
-    atoms = fcc111("Al", (2, 2, 3), a=4.05)
+    atoms: Atoms = fcc111("Al", (2, 2, 3), a=4.05)
     atoms += Atoms("O", positions=[atoms.positions[-1] + [0.1, 0.2, 1.8]])
     atoms.cell[2] = 0
     atoms.pbc = (True, True, False)
