@@ -11,15 +11,17 @@ if TYPE_CHECKING:
     from ase_fastchgnet.evaluation import Prediction as Prediction
     from ase_fastchgnet.evaluation import evaluate as evaluate
     from ase_fastchgnet.model.checkpoint import load_checkpoint as load_checkpoint
+    from ase_fastchgnet.model.checkpoint import save_checkpoint as save_checkpoint
 
 __version__ = "0.1.0"
-__all__ = ["FastCHGNet", "Prediction", "__version__", "evaluate", "load_checkpoint"]
+__all__ = ["FastCHGNet", "Prediction", "__version__", "evaluate", "load_checkpoint", "save_checkpoint"]
 
 _HOME = {
     "FastCHGNet": "ase_fastchgnet.calculator",
     "Prediction": "ase_fastchgnet.evaluation",
     "evaluate": "ase_fastchgnet.evaluation",
     "load_checkpoint": "ase_fastchgnet.model.checkpoint",
+    "save_checkpoint": "ase_fastchgnet.model.checkpoint",
 }
 
 
