@@ -7,6 +7,7 @@ stand-ins, so chgnet need not be installed.
 
 import io
 import pickle
+import struct
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -64,7 +65,8 @@ def _unpickle(data: bytes, *, trust_pickle: bool) -> Any:
             return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
             raise ValueError(_refusal(data)) from error
-        except (RuntimeError, EOFError) as error:
+        except (RuntimeError, EOFError, LookupError, struct.error, UnicodeError) as error:
+            # What the unpickler makes of bytes that were never a pickle, or of half of one.
             raise ValueError(f"damaged or not written by torch.save ({error}); copy the file again") from error
 
 

@@ -396,3 +396,11 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path, content: Any)
     torch.save(content, tmp_path / "model.pth")
     with pytest.raises(ValueError, match="no CHGNet in it"):
         load_checkpoint(tmp_path / "model.pth")
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", b"\x80\x02", b"PK\x03\x04 not a zip", bytes(range(256))])
+def test_a_file_that_is_no_checkpoint_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "model.pth.tar"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"model\.pth\.tar"):
+        load_checkpoint(path)
