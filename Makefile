@@ -36,7 +36,9 @@ lint: .venv/dev.stamp
 bench: .venv/dev.stamp
 	$(BIN)/python -m benchmarks.md
 	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.graph
 	$(BIN)/python -m benchmarks.parity
+	$(BIN)/python -m benchmarks.report
 
 clean:
 	rm -rf .venv build dist demo_out *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
