@@ -379,7 +379,7 @@ def test_trust_pickle_loads_what_is_refused_without_it(tmp_path: Path) -> None:
 def test_reading_a_stock_file_allows_nothing_for_the_rest_of_the_process(trained: Path) -> None:
     before = torch.serialization.get_safe_globals()
     load_checkpoint(trained)
-    assert torch.serialization.get_safe_globals() == before
+    assert set(torch.serialization.get_safe_globals()) == set(before)  # torch keeps a set: its order means nothing
     with pytest.raises(pickle.UnpicklingError):
         torch.load(trained, weights_only=True)
 
