@@ -1,5 +1,6 @@
 """The gated message, summed over segments: values, hand-derived gradients, blocks, memory, rounding."""
 
+import importlib
 from typing import Any, NamedTuple
 
 import pytest
@@ -188,6 +189,14 @@ def test_neither_what_ran_before_nor_other_dtypes_and_sizes_make_a_difference() 
         run(other, keep=True)
     assert_same_bits(run(small), first[0])
     assert_same_bits(run(small, keep=True), first[1])
+
+
+def test_memory_that_is_not_held_on_to_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = make_case(63)
+    held = run(case), run(case, keep=True)
+    monkeypatch.setattr(importlib.import_module("fastchgnet_kernels.gated_message.scratch"), "HELD_BYTES", 0)
+    assert_same_bits(run(case), held[0])
+    assert_same_bits(run(case, keep=True), held[1])
 
 
 def test_results_stay_as_they_are_when_the_op_runs_again() -> None:
