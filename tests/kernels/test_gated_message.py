@@ -251,3 +251,14 @@ def test_the_inputs_are_left_as_they_were_and_a_second_backward_gives_the_same(
     assert all(map(torch.equal, tensors_of(first), tensors_of(second)))
     assert all(map(torch.equal, tensors_of(case), before))
     assert torch.equal(grad_out, cotangent(out))
+
+
+def test_scratch_memory_stays_bounded_and_what_is_in_use_survives(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module("fastchgnet_kernels.gated_message.scratch")
+    monkeypatch.setattr(module, "TOTAL_BYTES", 10_000)
+    memory, like = module.Scratch(), torch.zeros(0)
+    first = memory("first", 10, 10, like).fill_(7)
+    for n in range(200):
+        memory.under(n)("more", 10, 10, like).fill_(n)
+        assert sum(held.nbytes for held in memory._buffers.values()) <= 10_000
+    assert (first == 7).all()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 HELD_BYTES = 64 * 2**20  # larger buffers are not held on to between calls
+TOTAL_BYTES = 384 * 2**20  # of all buffers of a thread; beyond it they are let go and those in use are made again
 
 
 class Scratch:
@@ -25,6 +26,8 @@ class Scratch:
         key = (*self._prefix, name, like.dtype, like.device)
         buffer = self._buffers.get(key)
         if buffer is None or buffer.shape[0] < size:
+            if sum(held.nbytes for held in self._buffers.values()) + size * like.itemsize > TOTAL_BYTES:
+                self._buffers.clear()  # whoever still works with one holds it by its own tensor
             # Made outside of inference mode, so that the buffer serves callers in either mode.
             with torch.inference_mode(False):
                 buffer = self._buffers[key] = torch.empty(size, dtype=like.dtype, device=like.device)
