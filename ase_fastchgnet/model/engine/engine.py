@@ -27,7 +27,7 @@ from ase_fastchgnet.model.engine.index import GraphIndex, build_index
 from ase_fastchgnet.model.engine.weights import pack
 from ase_fastchgnet.model.output import ModelOutput
 from fastchgnet_kernels import angle_basis, bond_basis
-from fastchgnet_kernels.gated_message import Scratch, scratch
+from fastchgnet_kernels.gated_message import Scratch, thread_scratch
 
 # Activations are kept for the adjoint up to this amount, op by op; beyond it, blocks are computed again, which takes a
 # third more time and next to no memory.
@@ -202,4 +202,4 @@ class _Keeper:
     def take(self, op: str, block: int, rows: int, dtype: torch.dtype) -> Scratch | None:
         """Memory for the activations of `rows` messages, or None: compute them again."""
         self.budget -= rows * 11 * 64 * dtype.itemsize  # of each message, 11 arrays of 64 columns
-        return scratch().under("kept", op, block) if self.budget >= 0 else None
+        return thread_scratch().under("kept", op, block) if self.budget >= 0 else None

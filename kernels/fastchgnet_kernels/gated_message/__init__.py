@@ -15,7 +15,7 @@ Backward, g = grad_out[s(m)]:   grad_w_m = g p_m,   grad_p = g w_m,
 
 from fastchgnet_kernels.gated_message.function import MessageGradients, Segments, Weighting, backward, forward
 from fastchgnet_kernels.gated_message.rows import Kept, Rows
-from fastchgnet_kernels.gated_message.scratch import Scratch, scratch
+from fastchgnet_kernels.gated_message.scratch import Scratch, thread_scratch
 from fastchgnet_kernels.gated_message.weights import Dense, GatedWeights, Incidence
 
 __all__ = [
@@ -30,5 +30,5 @@ __all__ = [
     "Weighting",
     "backward",
     "forward",
-    "scratch",
+    "thread_scratch",
 ]

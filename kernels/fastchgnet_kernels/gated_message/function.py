@@ -12,7 +12,7 @@ from torch import Tensor
 from fastchgnet_kernels import segment_sum
 from fastchgnet_kernels.gated_message import reference
 from fastchgnet_kernels.gated_message.rows import Kept, Rows, segment_blocks
-from fastchgnet_kernels.gated_message.scratch import Scratch, scratch
+from fastchgnet_kernels.gated_message.scratch import Scratch, thread_scratch
 from fastchgnet_kernels.gated_message.weights import GatedWeights, Incidence
 
 
@@ -43,7 +43,7 @@ def forward(
     With `keep`, what the backward needs is left in that memory and returned; without, the backward recomputes it.
     """
     kept: Kept | None = None if keep is None else []
-    temporary = scratch()
+    temporary = thread_scratch()
     out = rows.table.new_zeros(segments.ptr.shape[0] - 1, rows.table.shape[1] // 2)
     order = weighting.incidence.ptr  # 0, 1, 2 …: the messages of a block are summed in the order they lie in
     for block, (first, last, lo, hi) in enumerate(segment_blocks(segments.ptr)):
@@ -74,7 +74,7 @@ def backward(
 ) -> MessageGradients:
     """With g = grad_out[segment of m]: grad_w = Σ g p_m and grad_p = g ⊙ w; then back through the MLP."""
     n, d = segments.of_message.shape[0], grad_out.shape[1]
-    temporary = scratch()
+    temporary = thread_scratch()
     grad_z = temporary("grad z", n, rows.table.shape[1], grad_out)
     grad_w = temporary("grad w", n, d, grad_out)
     for block, (_, _, lo, hi) in enumerate(segment_blocks(segments.ptr)):

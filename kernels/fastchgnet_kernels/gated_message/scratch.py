@@ -41,7 +41,7 @@ class Scratch:
 _local = threading.local()
 
 
-def scratch() -> Scratch:
+def thread_scratch() -> Scratch:
     """This thread's scratch. Whoever hands out what lies in it must be done with it before another op runs."""
     if not hasattr(_local, "scratch"):
         _local.scratch = Scratch()

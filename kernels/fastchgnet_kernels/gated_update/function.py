@@ -4,14 +4,14 @@ from torch import Tensor
 
 from fastchgnet_kernels.gated_message import reference
 from fastchgnet_kernels.gated_message.rows import Kept, Rows, row_blocks
-from fastchgnet_kernels.gated_message.scratch import Scratch, scratch
+from fastchgnet_kernels.gated_message.scratch import Scratch, thread_scratch
 from fastchgnet_kernels.gated_message.weights import GatedWeights
 
 
 def forward(rows: Rows, weights: GatedWeights, *, out: Tensor, keep: Scratch | None) -> Kept | None:
     """Adds p of every message to `out` (messages, D)."""
     kept: Kept | None = None if keep is None else []
-    temporary = scratch()
+    temporary = thread_scratch()
     for block, (lo, hi) in enumerate(row_blocks(out.shape[0])):
         new = temporary if keep is None else keep.under(block)
         p, saved = reference.forward(rows.block(lo, hi), weights, new)
@@ -25,7 +25,7 @@ def backward(
     grad_out: Tensor, rows: Rows, weights: GatedWeights, *, grad_x: Tensor | None, kept: Kept | None
 ) -> Tensor:
     """Gradient of the table (T, 2D); the gradient of `rows.dense.x` is added to `grad_x`, which may be `grad_out`."""
-    temporary = scratch()
+    temporary = thread_scratch()
     grad_z = temporary("grad z", grad_out.shape[0], rows.table.shape[1], grad_out)
     for block, (lo, hi) in enumerate(row_blocks(grad_out.shape[0])):
         saved = reference.forward(rows.block(lo, hi), weights, temporary)[1] if kept is None else kept[block][1]
