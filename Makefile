@@ -36,6 +36,7 @@ lint: .venv/dev.stamp
 bench: .venv/dev.stamp
 	$(BIN)/python -m benchmarks.md
 	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.engine
 	$(BIN)/python -m benchmarks.graph
 	$(BIN)/python -m benchmarks.parity
 	$(BIN)/python -m benchmarks.report

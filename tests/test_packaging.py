@@ -20,7 +20,6 @@ PINS = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().
 
 LAYERS = [  # a module may import its own row and the rows above it
     ["fastchgnet_kernels"],
-    ["ase_fastchgnet.units"],
     ["ase_fastchgnet.graph"],
     ["ase_fastchgnet.model"],
     ["ase_fastchgnet.evaluation"],
