@@ -4,7 +4,7 @@ import copy
 import inspect
 import logging
 import warnings
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
@@ -25,8 +25,10 @@ from ase_fastchgnet.evaluation.backend import (
     requested_device,
     resolve_backend,
 )
+from ase_fastchgnet.evaluation.evaluator import PROPERTIES, evaluate
 from ase_fastchgnet.evaluation.isolated import IsolatedGuard, IsolatedPolicy, check_isolated_policy
-from ase_fastchgnet.evaluation.prediction import Array, predictions_of
+from ase_fastchgnet.evaluation.moving import MovingBatch
+from ase_fastchgnet.evaluation.prediction import Array, Prediction, predictions_of
 from ase_fastchgnet.evaluation.source import ModelSource, check_source, load_weights, portable_name
 from ase_fastchgnet.graph import GraphBatch, NeighborCache
 from ase_fastchgnet.graph.validate import MAX_NUMBER
@@ -173,16 +175,7 @@ class FastCHGNet(Calculator):
     def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
         """What differs from the geometry of the results; exact, and ten times faster than ASE's comparison."""
         del tol
-        if self.atoms is None:
-            return list(all_changes)
-        here, there = self.atoms, atoms
-        same = {
-            "positions": np.array_equal(here.positions, there.positions),
-            "numbers": np.array_equal(here.numbers, there.numbers),
-            "cell": np.array_equal(here.cell.array, there.cell.array),
-            "pbc": np.array_equal(here.pbc, there.pbc),
-        }
-        return [name for name, value in same.items() if not value]
+        return changes(self.atoms, atoms)
 
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
         """The named property; arrays are copies."""
@@ -213,6 +206,20 @@ class FastCHGNet(Calculator):
         self.results = predictions_of(graph, output)[0].results()
         self._embeddings = (output.site_embeddings, output.crystal_embeddings)
         self.atoms = Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+
+    def evaluate(self, structures: Iterable[Atoms], properties: Collection[str] = PROPERTIES) -> list[Prediction]:
+        """Predictions for many structures, evaluated in batches with this calculator's model and options.
+
+        What `ase_fastchgnet.evaluate` does; neither `results` nor the last geometry are touched.
+        """
+        names = ("dtype", "device", "backend", "on_isolated_atoms")
+        options = {name: self.parameters[name] for name in names}
+        return evaluate(structures, self._load_checkpoint(), properties=properties, **options)
+
+    def moving_batch(self) -> MovingBatch:
+        """For structures that move together, such as the images of a path: a batch that carries neighbours along."""
+        names = ("skin", "on_isolated_atoms")
+        return MovingBatch(self._load_backend(), **{name: self.parameters[name] for name in names})
 
     def site_embeddings(self, atoms: Atoms | None = None) -> Array:
         """Features of each atom before the last interaction block (n_atoms, 64); stock's `atom_fea`."""
@@ -260,6 +267,19 @@ class FastCHGNet(Calculator):
         if atoms is None:
             raise CalculatorSetupError("no structure yet: pass one, or set atoms.calc = calc and ask the atoms")
         return atoms
+
+
+def changes(before: Atoms | None, now: Atoms) -> list[str]:
+    """What differs, of that which CHGNet's energy depends on."""
+    if before is None:
+        return list(all_changes)
+    same = {
+        "positions": np.array_equal(before.positions, now.positions),
+        "numbers": np.array_equal(before.numbers, now.numbers),
+        "cell": np.array_equal(before.cell.array, now.cell.array),
+        "pbc": np.array_equal(before.pbc, now.pbc),
+    }
+    return [name for name, value in same.items() if not value]
 
 
 _OPTIONS = frozenset(inspect.signature(FastCHGNet).parameters) - {"stress_weight"}

@@ -24,6 +24,8 @@ LAYERS = [  # a module may import its own row and the rows above it
     ["ase_fastchgnet.model"],
     ["ase_fastchgnet.evaluation"],
     ["ase_fastchgnet.calculator"],
+    ["ase_fastchgnet.workflows"],
+    ["ase_fastchgnet.cli"],
 ]
 RANK = {name: rank for rank, row in enumerate(LAYERS) for name in row}
 SOURCES = {

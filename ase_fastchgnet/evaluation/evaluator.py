@@ -40,15 +40,16 @@ def evaluate(
     loaded = load_backend(model, dtype=dtype, device=device, backend=backend)
     gradient = not {"forces", "stress"}.isdisjoint(properties)
     graphs = _graphs(structures, loaded.cutoffs, on_isolated_atoms)
-    return [p for batch in _batches(graphs, batch_size) for p in _evaluate_batch(batch, loaded, gradient)]
+    return [p for batch in batches(graphs, batch_size) for p in evaluate_batch(batch, loaded, gradient)]
 
 
-def _evaluate_batch(graphs: list[GraphBatch], backend: Backend, gradient: bool) -> list[Prediction]:
+def evaluate_batch(graphs: list[GraphBatch], backend: Backend, gradient: bool) -> list[Prediction]:
+    """Predictions for these graphs, evaluated at once."""
     graph = concatenate(graphs).to(backend.device)
     return predictions_of(graph, backend.evaluate(graph) if gradient else backend.forward(graph).output)
 
 
-def _batches(graphs: Iterator[GraphBatch], batch_size: int | None) -> Iterator[list[GraphBatch]]:
+def batches(graphs: Iterator[GraphBatch], batch_size: int | None = None) -> Iterator[list[GraphBatch]]:
     """Consecutive graphs in lists of at most BATCH_ROWS rows, or of one graph that is larger."""
     batch: list[GraphBatch] = []
     rows = 0
