@@ -1,6 +1,6 @@
 """A changing set of moving structures, evaluated together; each one's neighbours are carried along."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 
 import torch
 from ase import Atoms
@@ -14,41 +14,48 @@ from .prediction import Prediction
 
 
 class MovingBatch:
-    """Evaluates structures that come back, moved a little, under the same key.
+    """Evaluates structures that come back, moved a little, under the same number.
 
     Same results as `evaluate`, but a structure's neighbours are searched again only when its atoms have moved half of
-    `skin` (Å).
+    `skin` (Å).  Errors and warnings call a structure by its number.
     """
 
     def __init__(self, backend: Backend, *, skin: float, on_isolated_atoms: IsolatedPolicy) -> None:
         self.backend = backend
         self._skin = skin
         self._policy = on_isolated_atoms
-        self._known: dict[Hashable, tuple[NeighborCache, IsolatedGuard]] = {}
+        self._known: dict[int, tuple[NeighborCache, IsolatedGuard]] = {}
+        self._rows: dict[int, int] = {}
 
     @torch.inference_mode(False)  # as in evaluate
-    def evaluate(self, structures: Mapping[Hashable, Atoms]) -> dict[Hashable, Prediction | ValueError]:
+    def evaluate(self, structures: Mapping[int, Atoms]) -> dict[int, Prediction | ValueError]:
         """Everything for every structure, in order; in the place of one that cannot be evaluated, what is wrong."""
-        graphs: dict[Hashable, GraphBatch] = {}
-        found: dict[Hashable, Prediction | ValueError] = {}
-        for key, atoms in structures.items():
+        graphs: dict[int, GraphBatch] = {}
+        found: dict[int, Prediction | ValueError] = {}
+        for number, atoms in structures.items():
             try:
-                graphs[key] = self._graph(key, atoms)
+                graphs[number] = self._graph(number, atoms)
             except ValueError as error:
-                found[key] = error
-        predictions = (p for batch in batches(iter(graphs.values())) for p in evaluate_batch(batch, self.backend, True))
+                found[number] = error
+        predictions = [p for batch in batches(iter(graphs.values())) for p in evaluate_batch(batch, self.backend, True)]
         found.update(zip(graphs, predictions, strict=True))
-        return {key: found[key] for key in structures}
+        return {number: found[number] for number in structures}
 
-    def forget(self, key: Hashable) -> None:
-        """Let go of the neighbours kept for `key`."""
-        self._known.pop(key, None)
+    def rows(self, number: int) -> int | None:
+        """Edges + angles of a structure when it was last evaluated, the measure of its cost; None before."""
+        return self._rows.get(number)
 
-    def _graph(self, key: Hashable, atoms: Atoms) -> GraphBatch:
-        if key not in self._known:
+    def forget(self, number: int) -> None:
+        """Let go of what is kept for a structure."""
+        self._known.pop(number, None)
+        self._rows.pop(number, None)
+
+    def _graph(self, number: int, atoms: Atoms) -> GraphBatch:
+        if number not in self._known:
             cutoffs = self.backend.cutoffs
-            self._known[key] = NeighborCache(cutoffs, self._skin), IsolatedGuard(self._policy, cutoffs.atom)
-        cache, guard = self._known[key]
-        graph = cache.graph(atoms)
-        guard.check(graph)
+            self._known[number] = NeighborCache(cutoffs, self._skin), IsolatedGuard(self._policy, cutoffs.atom)
+        cache, guard = self._known[number]
+        graph = cache.graph(atoms, number)
+        guard.check(graph, number)
+        self._rows[number] = graph.n_edges + graph.n_angles
         return graph

@@ -20,9 +20,10 @@ LOG_SECONDS = 10.0
 class Meter:
     """Takes what has been done and shows it."""
 
-    def __init__(self, what: str, total: int, bar: Progress | None) -> None:
+    def __init__(self, what: str, total: int, bar: Progress | None, level: int = logging.INFO) -> None:
         self.what = what
         self.total = total
+        self._level = level
         self._start = time.monotonic()
         self._logged = (0, self._start)  # how far, when
         self._bar = bar
@@ -42,7 +43,7 @@ class Meter:
         now = time.monotonic()
         far = done - before >= max(1, self.total / 10) and now - when >= 1.0
         if done >= self.total > before or far or now - when >= LOG_SECONDS:
-            _log.info("%s: %d/%d  %s", self.what, done, self.total, note)
+            _log.log(self._level, "%s: %d/%d  %s", self.what, done, self.total, note)
             self._logged = (done, now)
 
 
@@ -50,14 +51,12 @@ class Meter:
 def progress(what: str, total: int, shown: bool | None = None) -> Iterator[Meter]:
     """A Meter for `total` pieces of work called `what`.
 
-    `shown`: True draws the bar wherever standard error goes, False never does; None draws it on a terminal or in a
-    notebook.  Whatever is not drawn is logged.
+    `shown`: True draws the bar wherever standard error goes; None draws it on a terminal or in a notebook, and logs at
+    level INFO elsewhere; False leaves it at DEBUG messages.
     """
     console = Console(stderr=True)
-    if shown is None:
-        shown = console.is_terminal or console.is_jupyter
-    if not shown:
-        yield Meter(what, total, None)
+    if shown is False or not (shown or console.is_terminal or console.is_jupyter):
+        yield Meter(what, total, None, logging.DEBUG if shown is False else logging.INFO)
         return
     columns = (
         TextColumn("{task.description}"),
