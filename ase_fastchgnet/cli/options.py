@@ -1,0 +1,61 @@
+"""Options that commands share, and the calculator they describe."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from ase_fastchgnet.calculator import FastCHGNet
+
+_MODEL = "Model"
+_OUTPUT = "Output"
+
+Files = Annotated[
+    list[str], typer.Argument(metavar="FILES...", help="Structures: files, FILE@INDEX or globs.", show_default=False)
+]
+File = Annotated[
+    str,
+    typer.Argument(metavar="FILE", help="A structure; of several frames the last, or FILE@INDEX.", show_default=False),
+]
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model", "-m", metavar="NAME", help="0.3.0, 0.2.0, r2scan, or a checkpoint file.", rich_help_panel=_MODEL
+    ),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        metavar="DEVICE",
+        envvar="FASTCHGNET_DEVICE",
+        help="cpu, cuda or cuda:N. Without it, CUDA if there is one.",
+        show_default=False,
+        rich_help_panel=_MODEL,
+    ),
+]
+Dtype = Annotated[
+    Literal["float32", "float64"], typer.Option("--dtype", help="Precision of the network.", rich_help_panel=_MODEL)
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.", rich_help_panel=_OUTPUT)]
+
+
+def out_option(help: str) -> object:
+    """The `--out` of a command whose `help` names the suffixes it takes: `Annotated[Path | None, out_option(…)]`."""
+    return typer.Option("--out", "-o", metavar="PATH", help=help, show_default=False, rich_help_panel=_OUTPUT)
+
+
+Out = Annotated[Path | None, out_option("Where to write the result.")]
+
+
+def make_calculator(model: str, device: str | None, dtype: str) -> "FastCHGNet":
+    """The calculator, its weights loaded and its device looked for: what is wrong with either is wrong usage."""
+    from ase_fastchgnet.calculator import FastCHGNet
+    from ase_fastchgnet.evaluation import load_backend
+
+    try:
+        load_backend(model, dtype=dtype, device=device)
+        return FastCHGNet(model, device=device, dtype=dtype)
+    except (ValueError, OSError, RuntimeError) as error:  # torch says with RuntimeError that a device is missing
+        raise typer.BadParameter(str(error)) from error

@@ -1,0 +1,44 @@
+"""Files that a command writes: checked before the work, complete or not there at all."""
+
+import os
+import tempfile
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import typer
+
+
+def suffix_of(path: Path) -> str:
+    """The suffix that says what to write; of POSCAR and CONTCAR, ".vasp"."""
+    return ".vasp" if path.name.startswith(("POSCAR", "CONTCAR")) else path.suffix.lower()
+
+
+def check_suffix(path: Path, known: Collection[str]) -> str:
+    """The suffix of `path`; wrong usage unless it is among `known`."""
+    suffix = suffix_of(path)
+    if suffix not in known:
+        what = f"unknown suffix {suffix!r}" if suffix else "no suffix"
+        raise typer.BadParameter(f"{path}: {what}; use {', '.join(known)}", param_hint="'--out'")
+    return suffix
+
+
+def check_free(*paths: Path, overwrite: bool) -> None:
+    """Wrong usage if a file exists and may not be replaced; folders for the files are made."""
+    for path in paths:
+        if path.is_dir():
+            raise typer.BadParameter(f"{path} is a folder; name a file in it", param_hint="'--out'")
+        if path.exists() and not overwrite:
+            raise typer.BadParameter(
+                f"{path} exists; choose another name, or replace it with --overwrite", param_hint="'--out'"
+            )
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A path of the same name to write to; the file appears at `path` when all of it is written."""
+    with tempfile.TemporaryDirectory(prefix=".fastchgnet-", dir=path.parent) as folder:
+        unfinished = Path(folder) / path.name
+        yield unfinished
+        os.replace(unfinished, path)
