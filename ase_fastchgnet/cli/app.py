@@ -1,8 +1,11 @@
 """The commands, and what they have in common: logging, errors, Ctrl-C."""
 
+import inspect
 import logging
+import re
 import sys
 import warnings
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -53,6 +56,7 @@ class _Lines(logging.StreamHandler[Any]):
 app = typer.Typer(
     cls=_Commands,
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -65,7 +69,11 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+def _filled(text: str) -> str:
+    """Every paragraph in one line, so that the terminal's width breaks it; indented lines stay lines."""
+    return re.sub(r"(?<=\S)\n(?=\S)", " ", text)
+
+
 def fastchgnet(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more, and show tracebacks of errors.")] = False,
     version: Annotated[
@@ -90,6 +98,14 @@ def fastchgnet(
     warnings.showwarning = show_warning
 
 
-# Panels in the order of the screen.
-app.command(rich_help_panel="Structures")(predict)
-app.command(rich_help_panel="About")(info)
+app.callback(help=_filled(inspect.getdoc(fastchgnet) or ""))(fastchgnet)
+
+
+def _add(command: Callable[..., None], panel: str) -> None:
+    """Registers a command; its docstring is its help, lines filled but for indented ones."""
+    app.command(help=_filled(inspect.getdoc(command) or ""), rich_help_panel=panel)(command)
+
+
+# In the order of the screen.
+_add(predict, "Structures")
+_add(info, "About")

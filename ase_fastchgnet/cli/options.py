@@ -12,7 +12,7 @@ _MODEL = "Model"
 _OUTPUT = "Output"
 
 Files = Annotated[
-    list[str], typer.Argument(metavar="FILES...", help="Structures: files, FILE@INDEX or globs.", show_default=False)
+    list[str], typer.Argument(metavar="FILES", help="Structures: files, FILE@INDEX or globs.", show_default=False)
 ]
 File = Annotated[
     str,
@@ -38,7 +38,9 @@ Device = Annotated[
 Dtype = Annotated[
     Literal["float32", "float64"], typer.Option("--dtype", help="Precision of the network.", rich_help_panel=_MODEL)
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.", rich_help_panel=_OUTPUT)]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", metavar="", help="Replace files that exist.", rich_help_panel=_OUTPUT)
+]
 
 
 def out_option(help: str) -> object:

@@ -26,7 +26,7 @@ def predict(
     device: Device = None,
     dtype: Dtype = "float32",
 ) -> None:
-    """Energy, forces, stress and magnetic moments of structures as they are, in batches.
+    """Energies, forces, stresses and magnetic moments of structures.
 
     Examples:
       fastchgnet predict POSCAR
