@@ -15,6 +15,7 @@ from ase_fastchgnet import __version__
 
 from .info import info
 from .predict import predict
+from .relax import relax
 from .report import complain, show_warning, without_system
 
 
@@ -95,7 +96,7 @@ def fastchgnet(
     del version
     logging.basicConfig(level="DEBUG" if verbose else "WARNING", format="%(message)s", handlers=[_Lines()])
     logging.getLogger("ase_fastchgnet").setLevel("DEBUG" if verbose else "INFO")
-    warnings.showwarning = show_warning
+    warnings.showwarning = show_warning  # type: ignore[assignment]
 
 
 app.callback(help=_filled(inspect.getdoc(fastchgnet) or ""))(fastchgnet)
@@ -108,4 +109,5 @@ def _add(command: Callable[..., None], panel: str) -> None:
 
 # In the order of the screen.
 _add(predict, "Structures")
+_add(relax, "Structures")
 _add(info, "About")

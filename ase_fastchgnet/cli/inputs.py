@@ -19,6 +19,7 @@ class Input:
 
     name: str  # the file as given, with @INDEX if it has several frames
     path: Path  # the file
+    frame: int | None  # which of several
     atoms: "Atoms"
 
 
@@ -80,7 +81,8 @@ def _frames(file: str) -> Iterator[Input]:
         _require_full_occupancy(atoms)
         for key in ("occupancy", "spacegroup", "unit_cell"):  # of the CIF; true of the structure as it was read only
             atoms.info.pop(key, None)
-        yield Input(name=file if second is None else f"{name}@{next(numbers)}", path=path, atoms=atoms)
+        frame = None if second is None else next(numbers)
+        yield Input(name=file if frame is None else f"{name}@{frame}", path=path, frame=frame, atoms=atoms)
 
 
 def _read(path: Path, which: int | slice, name: str) -> Iterator["Atoms"]:

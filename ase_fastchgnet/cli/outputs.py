@@ -11,27 +11,33 @@ import typer
 
 def suffix_of(path: Path) -> str:
     """The suffix that says what to write; of POSCAR and CONTCAR, ".vasp"."""
-    return ".vasp" if path.name.startswith(("POSCAR", "CONTCAR")) else path.suffix.lower()
+    return ".vasp" if is_poscar(path) else path.suffix.lower()
 
 
-def check_suffix(path: Path, known: Collection[str]) -> str:
+def is_poscar(path: Path) -> bool:
+    """Whether the file is a POSCAR by its name."""
+    return path.name.startswith(("POSCAR", "CONTCAR")) and path.suffix.lower() not in (".cif", ".extxyz", ".json")
+
+
+def check_suffix(path: Path, known: Collection[str], *, option: str = "--out") -> str:
     """The suffix of `path`; wrong usage unless it is among `known`."""
     suffix = suffix_of(path)
     if suffix not in known:
         what = f"unknown suffix {suffix!r}" if suffix else "no suffix"
-        raise typer.BadParameter(f"{path}: {what}; use {', '.join(known)}", param_hint="'--out'")
+        raise typer.BadParameter(f"{path}: {what}; use {', '.join(known)}", param_hint=f"'{option}'")
     return suffix
 
 
-def check_free(*paths: Path, overwrite: bool) -> None:
+def check_free(*paths: Path, overwrite: bool, option: str = "--out") -> None:
     """Wrong usage if a file exists and may not be replaced; folders for the files are made."""
     for path in paths:
         if path.is_dir():
-            raise typer.BadParameter(f"{path} is a folder; name a file in it", param_hint="'--out'")
+            raise typer.BadParameter(f"{path} is a folder; name a file", param_hint=f"'{option}'")
         if path.exists() and not overwrite:
             raise typer.BadParameter(
-                f"{path} exists; choose another name, or replace it with --overwrite", param_hint="'--out'"
+                f"{path} exists; choose another name, or replace it with --overwrite", param_hint=f"'{option}'"
             )
+    for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
 
 

@@ -1,6 +1,6 @@
 """`fastchgnet predict`: energies, forces, stress and magnetic moments of many structures."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 from .inputs import Input, expand, read_structures
 from .options import Device, Dtype, Files, Model, Overwrite, make_calculator, out_option
 from .outputs import check_free, check_suffix
-from .report import Report, system_of, warnings_name
+from .report import Report, warnings_name
 from .results import RESULT_SUFFIXES, print_table, results_file, row_of
 
 if TYPE_CHECKING:
     from ase_fastchgnet.calculator import FastCHGNet
     from ase_fastchgnet.evaluation import Prediction
 
-CHUNK_ATOMS = 2_000  # read and evaluated before the next are read; enough to fill several batches
+CHUNK_ATOMS = 1_000  # read and evaluated before the next are read; enough to fill several batches
 
 
 def predict(
@@ -46,10 +46,11 @@ def predict(
         check_suffix(out, RESULT_SUFFIXES)
         check_free(out, overwrite=overwrite)
     calculator = make_calculator(model, device, dtype)
+    calculator.set(skin=0)  # nothing moves here
     files = expand(files)
     rows = []
     with Report("evaluated") as report, results_file(out) if out else nullcontext() as add:
-        with progress("files", len(files)) as meter:
+        with progress("predict", len(files)) as meter:
             inputs = read_structures(files, report, meter.update)
             for one, prediction in _evaluate(inputs, calculator, report):
                 atoms = with_results(one.atoms, prediction.results())
@@ -63,26 +64,15 @@ def predict(
 def _evaluate(
     inputs: Iterable[Input], calculator: "FastCHGNet", report: Report
 ) -> Iterator[tuple[Input, "Prediction"]]:
-    for chunk in _chunks(inputs):
-        yield from _evaluate_chunk(chunk, calculator, report)
-
-
-def _evaluate_chunk(
-    chunk: Sequence[Input], calculator: "FastCHGNet", report: Report
-) -> Iterator[tuple[Input, "Prediction"]]:
     """Predictions for what can be evaluated; the rest is reported."""
-    try:
+    for chunk in _chunks(inputs):
         with warnings_name([one.name for one in chunk]):
-            predictions = calculator.evaluate([one.atoms for one in chunk])
-    except ValueError as error:
-        bad = system_of(str(error))
-        report.failed(chunk[bad].name, error)
-        if bad:  # those before it are known to be good
-            yield from _evaluate_chunk(chunk[:bad], calculator, report)
-        if rest := chunk[bad + 1 :]:
-            yield from _evaluate_chunk(rest, calculator, report)
-    else:
-        yield from zip(chunk, predictions, strict=True)
+            found = calculator.moving_batch().evaluate({n: one.atoms for n, one in enumerate(chunk)})
+        for n, prediction in found.items():
+            if isinstance(prediction, ValueError):
+                report.failed(chunk[n].name, prediction)
+            else:
+                yield chunk[n], prediction
 
 
 def _chunks(inputs: Iterable[Input]) -> Iterator[list[Input]]:

@@ -6,11 +6,11 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Any, Self
 
 import typer
 
-_SYSTEM = re.compile(r"system (\d+): ")
+_SYSTEM = re.compile(r"^system (\d+): ")
 
 
 def complain(message: str) -> None:
@@ -63,39 +63,24 @@ class Report:
 
 def without_system(message: str) -> str:
     """`message` without the "system N: " that errors of the evaluation start with."""
-    return _SYSTEM.sub("", message, count=1) if _SYSTEM.match(message) else message
+    return _SYSTEM.sub("", message)
 
 
-def system_of(message: str) -> int:
-    """Which structure of those evaluated together an error or warning is about."""
-    match = _SYSTEM.match(message)
-    return int(match[1]) if match else 0
-
-
-def show_warning(
-    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None
-) -> None:
+def show_warning(message: Warning | str, *about: Any) -> None:
     """A warning as one line, in place of `warnings.showwarning`."""
-    del category, filename, lineno, file, line
+    del about  # where in the code it was raised
     complain(f"warning: {without_system(str(message))}")
 
 
 @contextmanager
 def warnings_name(names: Sequence[str]) -> Iterator[None]:
-    """Warnings say which structure they are about: "system N" is `names[N]`, and whatever does not say is the first."""
+    """Warnings say which structure they are about: "system N" is `names[N]`, and what does not say is the first."""
 
-    def show(
-        message: Warning | str,
-        category: type[Warning],
-        filename: str,
-        lineno: int,
-        file: TextIO | None = None,
-        line: str | None = None,
-    ) -> None:
-        text = str(message)
-        show_warning(f"{names[system_of(text)]}: {without_system(text)}", category, filename, lineno)
+    def show(message: Warning | str, *about: Any) -> None:
+        match = _SYSTEM.match(str(message))
+        show_warning(f"{names[int(match[1]) if match else 0]}: {without_system(str(message))}", *about)
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = show
+        warnings.showwarning = show  # type: ignore[assignment]
         yield

@@ -21,11 +21,11 @@ Add = Callable[["Atoms", Row], None]
 # name in a row, the two lines of the heading, format
 COLUMNS = (
     ("n_atoms", "atoms", "", "d"),
-    ("energy_eV", "energy", "eV", ".4f"),
-    ("energy_eV_per_atom", "energy/atom", "eV", ".4f"),
-    ("max_force_eV_A", "max |F|", "eV/Å", ".3f"),
-    ("pressure_GPa", "pressure", "GPa", ".2f"),
-    ("magmom_muB", "moment", "μB", ".2f"),
+    ("energy_eV", "energy", "eV", "z.4f"),
+    ("energy_eV_per_atom", "energy/atom", "eV", "z.4f"),
+    ("max_force_eV_A", "max |F|", "eV/Å", "z.3f"),
+    ("pressure_GPa", "pressure", "GPa", "z.2f"),
+    ("magmom_muB", "moment", "μB", "z.2f"),
 )
 
 
@@ -67,7 +67,7 @@ def print_table(rows: Sequence[Row], columns: Sequence[tuple[str, str, str, str]
 def results_file(path: Path) -> Iterator[Add]:
     """A function that adds a structure with its row to the file, which appears when all are added.
 
-    The suffix of `path` is one of RESULT_SUFFIXES.
+    The suffix of `path` is one of RESULT_SUFFIXES or ONE_STRUCTURE.
     """
     with atomic(path) as unfinished, _WRITERS[suffix_of(path)](unfinished) as add:
         yield add
@@ -124,14 +124,29 @@ def _traj(path: Path) -> Iterator[Add]:
         yield lambda atoms, row: file.write(_named(atoms, row))
 
 
+def _one(format: str) -> Callable[[Path], AbstractContextManager[Add]]:
+    """A file of this format holds one structure, and no results."""
+
+    @contextmanager
+    def writer(path: Path) -> Iterator[Add]:
+        from ase.io import write
+
+        yield lambda atoms, row: write(path, atoms, format=format)
+
+    return writer
+
+
 _WRITERS: Mapping[str, Callable[[Path], AbstractContextManager[Add]]] = {
     ".csv": _csv,
     ".json": _json,
     ".extxyz": _extxyz,
     ".xyz": _extxyz,
     ".traj": _traj,
+    ".cif": _one("cif"),
+    ".vasp": _one("vasp"),
 }
-RESULT_SUFFIXES = tuple(_WRITERS)
+RESULT_SUFFIXES = (".csv", ".json", ".extxyz", ".xyz", ".traj")
+ONE_STRUCTURE = (".cif", ".vasp")
 
 
 def _named(atoms: "Atoms", row: Row) -> "Atoms":
