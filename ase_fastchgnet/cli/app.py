@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from ase_fastchgnet import __version__
 
 from .info import info
+from .neb import neb
 from .predict import predict
 from .relax import relax
 from .report import complain, show_warning, without_system
@@ -52,6 +53,10 @@ class _Lines(logging.StreamHandler[Any]):
     @property
     def stream(self) -> Any:
         return sys.stderr
+
+    def format(self, record: logging.LogRecord) -> str:
+        level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+        return level + super().format(record)
 
 
 app = typer.Typer(
@@ -94,7 +99,7 @@ def fastchgnet(
     Exit status: 0 all done, 1 something failed, 2 wrong usage, 130 interrupted.
     """
     del version
-    logging.basicConfig(level="DEBUG" if verbose else "WARNING", format="%(message)s", handlers=[_Lines()])
+    logging.basicConfig(level="DEBUG" if verbose else "WARNING", handlers=[_Lines()], format="%(message)s")
     logging.getLogger("ase_fastchgnet").setLevel("DEBUG" if verbose else "INFO")
     warnings.showwarning = show_warning  # type: ignore[assignment]
 
@@ -110,4 +115,5 @@ def _add(command: Callable[..., None], panel: str) -> None:
 # In the order of the screen.
 _add(predict, "Structures")
 _add(relax, "Structures")
+_add(neb, "Properties")
 _add(info, "About")

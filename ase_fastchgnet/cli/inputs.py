@@ -79,8 +79,7 @@ def _frames(file: str) -> Iterator[Input]:
     numbers = itertools.count(*_start_and_step(which))
     for atoms in itertools.chain([first], [] if second is None else [second], frames):
         _require_full_occupancy(atoms)
-        for key in ("occupancy", "spacegroup", "unit_cell"):  # of the CIF; true of the structure as it was read only
-            atoms.info.pop(key, None)
+        _forget_symmetry(atoms)
         frame = None if second is None else next(numbers)
         yield Input(name=file if frame is None else f"{name}@{frame}", path=path, frame=frame, atoms=atoms)
 
@@ -133,3 +132,10 @@ def _require_full_occupancy(atoms: "Atoms") -> None:
             "has sites with partial occupancy, which cannot be evaluated; order it first, for example with pymatgen's "
             "OrderDisorderedStructureTransformation"
         )
+
+
+def _forget_symmetry(atoms: "Atoms") -> None:
+    """What ASE has kept of a CIF is not true any more of a structure that has moved."""
+    for key in ("occupancy", "spacegroup", "unit_cell"):
+        atoms.info.pop(key, None)
+    atoms.arrays.pop("spacegroup_kinds", None)
