@@ -12,32 +12,53 @@ if TYPE_CHECKING:
     from ase_fastchgnet.evaluation import evaluate as evaluate
     from ase_fastchgnet.model.checkpoint import load_checkpoint as load_checkpoint
     from ase_fastchgnet.model.checkpoint import save_checkpoint as save_checkpoint
+    from ase_fastchgnet.workflows.dynamics import DynamicsError as DynamicsError
+    from ase_fastchgnet.workflows.dynamics import MDRun as MDRun
+    from ase_fastchgnet.workflows.dynamics import md as md
+    from ase_fastchgnet.workflows.elastic_band import ReactionPath as ReactionPath
+    from ase_fastchgnet.workflows.elastic_band import neb as neb
     from ase_fastchgnet.workflows.relaxation import Relaxation as Relaxation
     from ase_fastchgnet.workflows.relaxation import RelaxationError as RelaxationError
     from ase_fastchgnet.workflows.relaxation import relax as relax
     from ase_fastchgnet.workflows.relaxation import relax_many as relax_many
+    from ase_fastchgnet.workflows.replicas import md_replicas as md_replicas
+    from ase_fastchgnet.workflows.thermo import Thermo as Thermo
 
 __version__ = "0.1.0"
 __all__ = [
+    "DynamicsError",
     "FastCHGNet",
+    "MDRun",
     "Prediction",
+    "ReactionPath",
     "Relaxation",
     "RelaxationError",
+    "Thermo",
     "__version__",
     "evaluate",
     "load_checkpoint",
+    "md",
+    "md_replicas",
+    "neb",
     "relax",
     "relax_many",
     "save_checkpoint",
 ]
 
 _HOME = {
+    "DynamicsError": "ase_fastchgnet.workflows.dynamics",
     "FastCHGNet": "ase_fastchgnet.calculator",
+    "MDRun": "ase_fastchgnet.workflows.dynamics",
     "Prediction": "ase_fastchgnet.evaluation",
+    "ReactionPath": "ase_fastchgnet.workflows.elastic_band",
     "Relaxation": "ase_fastchgnet.workflows.relaxation",
     "RelaxationError": "ase_fastchgnet.workflows.relaxation",
+    "Thermo": "ase_fastchgnet.workflows.thermo",
     "evaluate": "ase_fastchgnet.evaluation",
     "load_checkpoint": "ase_fastchgnet.model.checkpoint",
+    "md": "ase_fastchgnet.workflows.dynamics",
+    "md_replicas": "ase_fastchgnet.workflows.replicas",
+    "neb": "ase_fastchgnet.workflows.elastic_band",
     "relax": "ase_fastchgnet.workflows.relaxation",
     "relax_many": "ase_fastchgnet.workflows.relaxation",
     "save_checkpoint": "ase_fastchgnet.model.checkpoint",

@@ -36,6 +36,8 @@ def calculated(atoms: Atoms) -> dict[str, Any]:
     names = ("energy", "free_energy", "energies", "forces", "stress", "magmoms", "magmom")
     found = {}
     for name in names:
+        if name not in atoms.calc.implemented_properties:
+            continue
         value = atoms.calc.get_property(name, atoms, allow_calculation=False)
         if value is not None:
             found[name] = value
