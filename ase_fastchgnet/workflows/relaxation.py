@@ -112,9 +112,11 @@ def relax(
     frames: list[Atoms] = []
     with progress_of("relax", steps, progress) as meter:
         for _ in _watched(dynamics, atoms, frames, fmax, steps):
-            frame = with_results(Atoms(atoms, constraint=constraints), calculated(atoms))
-            frames[:] = [*frames, frame] if keep_frames else [frame]
-            meter.update(dynamics.nsteps, f"{frame.get_potential_energy():.4f} eV  fmax {_largest(dynamics):.3f} eV/Å")
+            if not keep_frames:
+                frames.clear()
+            frames.append(with_results(atoms.copy(), calculated(atoms)))
+            frames[-1].set_constraint(constraints)  # without FixSymmetry, which is ours
+            meter.update(dynamics.nsteps, f"{atoms.get_potential_energy():.4f} eV  fmax {_largest(dynamics):.3f} eV/Å")
     return _relaxation(structure, frames, fmax=fmax, reached=_largest(dynamics), n_steps=dynamics.nsteps)
 
 
@@ -175,8 +177,9 @@ def _watched(dynamics: Optimizer, atoms: Atoms, frames: list[Atoms], fmax: float
         if not (np.isfinite(atoms.get_potential_energy()) and force <= limit and 1 / MAX_RATIO < ratio < MAX_RATIO):
             raise RelaxationError(
                 f"the structure exploded: after step {dynamics.nsteps} its energy is "
-                f"{atoms.get_potential_energy():.6g} eV, the largest force component {force:.3g} eV/Å, the volume {ratio:.3g} times what it was; see the "
-                "frames of this error, and start closer to a minimum or hold the cell with relax_cell=False",
+                f"{atoms.get_potential_energy():.6g} eV, its largest force component {force:.3g} eV/Å, its volume "
+                f"{ratio:.3g} times what it was; see the frames of this error, and start closer to a minimum or hold "
+                "the cell with relax_cell=False",
                 frames,
             )
         yield
@@ -187,7 +190,7 @@ def _relaxation(
 ) -> Relaxation[StructureT]:
     results = frames[-1].calc.results
     return Relaxation(
-        structure=as_given(frames[-1], structure),
+        structure=as_given(with_results(frames[-1].copy(), results), structure),
         energy=results["energy"],
         forces=results["forces"],
         stress=results.get("stress"),
