@@ -1,5 +1,6 @@
 """Where structures go that a command has changed: all into one file, or each into its own in a folder."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -57,9 +58,8 @@ def stems(inputs: Sequence[Input]) -> list[str]:
     """A file name for each structure: that of its file, with the folders in front where that is not unique."""
     short = [_stem(one) for one in inputs]
     count = Counter(short)
-    names = [
-        "-".join([*_folders(one), stem]) if count[stem] > 1 else stem for one, stem in zip(inputs, short, strict=True)
-    ]
+    pairs = zip(inputs, short, strict=True)
+    names = ["-".join([*_folders(one), stem]) if count[stem] > 1 else stem for one, stem in pairs]
     seen: Counter[str] = Counter()
     for n, name in enumerate(names):
         seen[name] += 1
@@ -69,8 +69,14 @@ def stems(inputs: Sequence[Input]) -> list[str]:
 
 
 def _stem(one: Input) -> str:
-    stem = one.path.name if is_poscar(one.path) else one.path.stem
+    stem = _stem_of_poscar(one) if is_poscar(one.path) else one.path.stem
     return stem if one.frame is None else f"{stem}_{one.frame}"
+
+
+def _stem_of_poscar(one: Input) -> str:
+    """What distinguishes it from other POSCARs; ASE takes any file with POSCAR in its name for one."""
+    rest = re.sub("POSCAR|CONTCAR", "", one.path.name.removesuffix(".vasp")).strip("._-")
+    return rest or one.atoms.get_chemical_formula()
 
 
 def _folders(one: Input) -> list[str]:

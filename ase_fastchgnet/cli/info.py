@@ -4,6 +4,7 @@ import importlib.metadata
 import importlib.util
 import json
 import platform
+import textwrap
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +18,7 @@ def info(
         Path | None, typer.Argument(metavar="[CHECKPOINT]", help="Describe this file.", show_default=False)
     ] = None,
 ) -> None:
-    """Versions, models with their cut-offs and checksums, devices and threads; or what is in a checkpoint.
+    """Versions, models, devices and threads; or what is in a checkpoint.
 
     Examples:
       fastchgnet info
@@ -35,8 +36,10 @@ def _describe_installation() -> None:
     from ase_fastchgnet import __version__
     from ase_fastchgnet.model.checkpoint import PRETRAINED, RELEASED
 
-    print(f"ase-fastchgnet {__version__} on Python {platform.python_version()}, {platform.platform(terse=True)}")
-    print(f"  {', '.join(map(_version, PACKAGES))}")
+    system = f"{platform.system()} {platform.machine()}"
+    print(f"ase-fastchgnet {__version__} on Python {platform.python_version()}, {system}")
+    packages = ", ".join(map(_version, PACKAGES))
+    print(textwrap.fill(packages, width=78, initial_indent="  ", subsequent_indent="  "))
     print("\nModels             atom cut-off  bond cut-off  SHA-256 of the weights")
     for name in RELEASED:
         description = json.loads((PRETRAINED / f"{name}.json").read_text(encoding="utf-8"))
@@ -49,8 +52,9 @@ def _describe_installation() -> None:
     for n in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(n)
         print(f"  cuda:{n}   {properties.name}, {properties.total_memory / 2**30:.0f} GiB")
-    print("\nBSD 3-Clause; the weights are CHGNet's, (c) its authors, under their own BSD licence. Please cite")
-    print("B. Deng et al., Nature Machine Intelligence 5, 1031 (2023), doi:10.1038/s42256-023-00716-3")
+    print("\nLicence: BSD 3-Clause; the weights are CHGNet's, under its own BSD licence.")
+    print("Please cite B. Deng et al., Nat. Mach. Intell. 5, 1031 (2023),")
+    print("doi:10.1038/s42256-023-00716-3.")
 
 
 def _describe_checkpoint(path: Path) -> None:

@@ -12,7 +12,6 @@ from .report import complain, warnings_name
 from .results import RESULT_SUFFIXES, print_table, results_file, row_of
 
 COLUMNS = (
-    ("image", "image", "", "d"),
     ("distance_A", "path", "Å", ".3f"),
     ("energy_eV", "energy", "eV", "z.4f"),
     ("relative_eV", "above first", "eV", "z.4f"),
@@ -64,14 +63,15 @@ def neb(
     should be minima: otherwise use --relax-ends. Energies are in eV, the path in Å through all moving atoms. Exit
     status 1 if the band does not converge; what it has reached is written all the same.
     """
-    from ase_fastchgnet.workflows.elastic_band import neb
-
     if out is not None:
         check_suffix(out, RESULT_SUFFIXES)
         check_free(out, overwrite=overwrite)
     if plot is not None:
         check_suffix(plot, PICTURES, option="--plot")
         check_free(plot, overwrite=overwrite, option="--plot")
+
+    from ase_fastchgnet.workflows.elastic_band import neb
+
     ends = read_structure(initial), read_structure(final)
     calculator = make_calculator(model, device, dtype)
     with warnings_name([f"{initial} to {final}"]):
@@ -89,8 +89,8 @@ def neb(
         )
     rows = []
     for n, frame in enumerate(band.frames):
-        name = initial if n == 0 else final if n == len(band.frames) - 1 else ""
-        along = {"image": n, "distance_A": band.distances[n], "relative_eV": band.energies[n] - band.energies[0]}
+        name = initial if n == 0 else final if n == len(band.frames) - 1 else f"image {n}"
+        along = {"distance_A": band.distances[n], "relative_eV": band.energies[n] - band.energies[0]}
         rows.append(row_of(name, frame) | along)
     print_table(rows, COLUMNS)
     print(f"\nbarrier {band.barrier:.3f} eV, in reverse {band.reverse_barrier:.3f} eV")

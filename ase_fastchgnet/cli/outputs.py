@@ -15,8 +15,8 @@ def suffix_of(path: Path) -> str:
 
 
 def is_poscar(path: Path) -> bool:
-    """Whether the file is a POSCAR by its name."""
-    return path.name.startswith(("POSCAR", "CONTCAR")) and path.suffix.lower() not in (".cif", ".extxyz", ".json")
+    """Whether the file is a POSCAR by its name, as ASE sees it."""
+    return "POSCAR" in path.name or "CONTCAR" in path.name
 
 
 def check_suffix(path: Path, known: Collection[str], *, option: str = "--out") -> str:

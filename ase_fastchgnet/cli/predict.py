@@ -39,18 +39,19 @@ def predict(
     .extxyz and .traj hold structures with all results, as ASE reads them; .json everything as plain numbers; .csv one
     line per structure. A file that cannot be used is named at the end, and the rest is done.
     """
-    from ase_fastchgnet.workflows.calculators import with_results
-    from ase_fastchgnet.workflows.progress import progress
-
     if out is not None:
         check_suffix(out, RESULT_SUFFIXES)
         check_free(out, overwrite=overwrite)
+
+    from ase_fastchgnet.workflows.calculators import with_results
+    from ase_fastchgnet.workflows.progress import progress
+
     calculator = make_calculator(model, device, dtype)
     calculator.set(skin=0)  # nothing moves here
     files = expand(files)
     rows = []
-    with Report("evaluated") as report, results_file(out) if out else nullcontext() as add:
-        with progress("predict", len(files)) as meter:
+    with Report("evaluated") as report:
+        with results_file(out) if out else nullcontext() as add, progress("predict", len(files)) as meter:
             inputs = read_structures(files, report, meter.update)
             for one, prediction in _evaluate(inputs, calculator, report):
                 atoms = with_results(one.atoms, prediction.results())
