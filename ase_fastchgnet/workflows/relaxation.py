@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Generic, TypedDict, Unpack
 
 import ase.io
 import ase.optimize
@@ -16,9 +16,13 @@ from ase.optimize.optimize import Optimizer
 from ase_fastchgnet.calculator import FastCHGNet
 from ase_fastchgnet.workflows.calculators import calculated, with_results
 from ase_fastchgnet.workflows.cell_filter import CellFilter
+from ase_fastchgnet.workflows.figures import new_figure
 from ase_fastchgnet.workflows.lockstep import run_in_lockstep
 from ase_fastchgnet.workflows.progress import progress as progress_of
 from ase_fastchgnet.workflows.structures import StructureT, as_atoms, as_given
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 MAX_FORCE = 1e3  # eV/Å; what exceeds it, and the forces it started with, is no relaxation any more
 MAX_RATIO = 4.0  # nor is a cell whose volume has grown or shrunk by more
@@ -63,6 +67,18 @@ class Relaxation(Generic[StructureT]):
     def write(self, path: str | Path, *, trajectory: bool = False) -> None:
         """Write the final structure, or all frames, in the format that ASE reads from the file's name."""
         ase.io.write(path, self.frames if trajectory else self.frames[-1])
+
+    def plot(self) -> "tuple[Figure, np.ndarray]":
+        """Energy above the last, and the largest force on an atom, at each step; (figure, two axes)."""
+        energies = np.array([frame.get_potential_energy() for frame in self.frames])
+        forces = [np.linalg.norm(frame.get_forces(), axis=1).max() for frame in self.frames]
+        figure, axes = new_figure(5.0, 4.0, nrows=2, sharex=True)
+        above = 1e3 * (energies - energies[-1]) / len(self.forces)
+        axes[0].plot(above, ".-")
+        axes[0].set(yscale="symlog", ylabel="energy above the last\n(meV/atom)")
+        axes[1].plot(forces, ".-")
+        axes[1].set(yscale="log", ylabel="largest force (eV/Å)", xlabel="step")
+        return figure, axes
 
 
 def relax(
