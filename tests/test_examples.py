@@ -103,7 +103,9 @@ def test_relax(tmp_path: Path) -> None:
     assert_as_expected(run("03", tmp_path), "03")
     (prediction,) = evaluate([read_atoms(tmp_path / "demo_out" / "LiMnO2_relaxed.cif")], dtype="float64")
     assert np.abs(prediction.forces).max() < 0.02
-    assert np.abs(prediction.stress).max() < 0.02 / 77  # the force on the cell, eV, per volume of the cell
+    # ASE's force on the cell, at most 0.01 eV/Å, is V σ over the number of atoms; the file rounds positions a little.
+    assert np.abs(prediction.stress).max() < 1.1 * 0.01 * 8 / 77
+    assert (tmp_path / "demo_out" / "LiMnO2_relaxation.png").read_bytes().startswith(PNG)
 
 
 def test_relax_says_when_it_was_stopped(tmp_path: Path) -> None:
