@@ -13,11 +13,11 @@ from ase.md.md import MolecularDynamics
 from ase_fastchgnet.workflows.calculators import calculated, with_results
 from ase_fastchgnet.workflows.ensembles import Ensemble
 from ase_fastchgnet.workflows.restart import Checkpoint, check_same_run, load
-from ase_fastchgnet.workflows.run_files import START, ExtxyzFrames, Frames, Mark, Text, TrajFrames
+from ase_fastchgnet.workflows.run_files import START, ExtxyzFrames, Frames, Mark, Text, TrajFrames, cut
 from ase_fastchgnet.workflows.thermo import Thermo, columns_of, observe
 
 CHECKPOINT, THERMO, FINAL, LAST_GOOD = "checkpoint.npz", "thermo.csv", "final.extxyz", "last_good.extxyz"
-WRITERS: dict[str, Callable[[Path, Mark], Frames]] = {"extxyz": ExtxyzFrames, "traj": TrajFrames}
+WRITERS: dict[str, Callable[[Path], Frames]] = {"extxyz": ExtxyzFrames, "traj": TrajFrames}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,14 +108,14 @@ class Recorder:
         if step % self._output.log_interval == 0:
             self._add_row(step)
         if step % self._output.trajectory_interval == 0:
-            self._add_frame(step)
+            self._add_frame()
         if self._log and self._trajectory and step and (end or step % self._output.checkpoint_interval == 0):
             self._save_checkpoint({"log": self._log.mark(), "trajectory": self._trajectory.mark()})
             self._last = step
 
     def frame(self) -> Atoms:
         """The present state with all that is calculated of it."""
-        atoms = self._dynamics.atoms
+        atoms = self._labelled()
         return with_results(atoms.copy(), calculated(atoms))
 
     def write(self, name: str, atoms: Atoms) -> None:
@@ -139,8 +139,10 @@ class Recorder:
         trajectory = self._output.trajectory()
         assert self._output.folder is not None
         assert trajectory is not None
-        self._log = Text(self._output.folder / THERMO, marks["log"])
-        self._trajectory = WRITERS[self._output.trajectory_format](trajectory, marks["trajectory"])
+        cut(self._output.folder / THERMO, marks["log"])
+        cut(trajectory, marks["trajectory"])
+        self._log = Text(self._output.folder / THERMO)
+        self._trajectory = WRITERS[self._output.trajectory_format](trajectory)
         if marks["log"][0] == 0:
             self._log.write(",".join(self.columns) + "\n")
 
@@ -152,12 +154,16 @@ class Recorder:
         else:
             self.rows.append(row)
 
-    def _add_frame(self, step: int) -> None:
-        self._dynamics.atoms.info.update(step=step, time_fs=step * self._timestep)
+    def _add_frame(self) -> None:
         if self._trajectory:
-            self._trajectory.append(self._dynamics.atoms)
+            self._trajectory.append(self._labelled())
         else:
             self.frames.append(self.frame())
+
+    def _labelled(self) -> Atoms:
+        step = self._dynamics.nsteps
+        self._dynamics.atoms.info.update(step=step, time_fs=step * self._timestep)
+        return self._dynamics.atoms
 
     def _save_checkpoint(self, files: Mapping[str, Mark]) -> None:
         assert self._output.folder is not None

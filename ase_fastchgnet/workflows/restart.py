@@ -4,7 +4,9 @@ import hashlib
 import io
 import json
 import os
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
@@ -16,6 +18,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator
 from ase.md.md import MolecularDynamics
 
+ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error)  # what reading a damaged archive may raise besides
 FORMAT = 1  # changes when older checkpoints cannot be continued any more
 
 
@@ -75,20 +78,25 @@ class Checkpoint:
 def load(path: Path) -> Checkpoint:
     """The checkpoint in a file; nothing in it is run.  ValueError if it is damaged."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
+        arrays = _read(path.read_bytes())
         header = json.loads(str(arrays.pop("header")))
         if header.pop("format") != FORMAT:
             raise ValueError("written by another version of ase-fastchgnet")
-        checkpoint = Checkpoint(**header, arrays=arrays)
-        if not {"positions", "momenta", "cell"} <= arrays.keys():
-            raise ValueError("incomplete")
-    except (ValueError, KeyError, TypeError, EOFError, NotImplementedError, zipfile.BadZipFile) as error:
+        return Checkpoint(**header, arrays=arrays)
+    except (ValueError, LookupError, TypeError, EOFError, RuntimeError, *ZIP_ERRORS) as error:
         raise ValueError(
             f"{path} is no checkpoint that can be continued ({error}); restore it from a copy, or start the run again "
             "with overwrite"
         ) from error
-    return checkpoint
+
+
+def _read(data: bytes) -> dict[str, np.ndarray]:
+    """The arrays of an npz file, all checksums compared."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        if damaged := archive.testzip():
+            raise ValueError(f"{damaged} is damaged")
+    with np.load(io.BytesIO(data), allow_pickle=False) as file:
+        return dict(file)
 
 
 def identity(atoms: Atoms, calculator: Calculator, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,8 +21,7 @@ START: Mark = (0, "")
 class Text:
     """A text file; rows reach the disk once a second, and whenever its end is marked."""
 
-    def __init__(self, path: Path, mark: Mark = START) -> None:
-        _cut(path, mark)
+    def __init__(self, path: Path) -> None:
         self._file = open(path, "a", encoding="utf-8", newline="")  # noqa: SIM115
         self._flushed = time.monotonic()
 
@@ -60,8 +59,8 @@ class Frames(Protocol):
 class ExtxyzFrames:
     """An extxyz file; numbers have eight decimals."""
 
-    def __init__(self, path: Path, mark: Mark = START) -> None:
-        self._text = Text(path, mark)
+    def __init__(self, path: Path) -> None:
+        self._text = Text(path)
         self.mark, self.close = self._text.mark, self._text.close
 
     def append(self, atoms: Atoms) -> None:
@@ -72,8 +71,7 @@ class ExtxyzFrames:
 class TrajFrames:
     """A file of ASE's own format; numbers as they are."""
 
-    def __init__(self, path: Path, mark: Mark = START) -> None:
-        _cut(path, mark)
+    def __init__(self, path: Path) -> None:
         self._path = path
         self._writer = ase.io.Trajectory(str(path), "a")
 
@@ -92,7 +90,7 @@ class TrajFrames:
         self._writer.close()
 
 
-def _cut(path: Path, mark: Mark) -> None:
+def cut(path: Path, mark: Mark) -> None:
     """Make the file what it was when its end was marked; ValueError if it is shorter than that."""
     size, head = mark
     if size == 0:

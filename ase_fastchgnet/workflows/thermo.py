@@ -41,8 +41,8 @@ class Thermo:
     def from_rows(cls, columns: Sequence[str], rows: Sequence[Sequence[float]]) -> "Thermo":
         """From rows of numbers under the names that they have in a file."""
         table = np.array(rows, dtype=float).reshape(-1, len(columns))
-        values: dict[str, Any] = dict.fromkeys(COLUMNS.values())
-        values |= {COLUMNS[name]: table[:, k] for k, name in enumerate(columns)}
+        values: dict[str, Any] = {name: None for name in COLUMNS.values()}
+        values.update((COLUMNS[name], table[:, k]) for k, name in enumerate(columns))
         values["step"] = values["step"].astype(int)
         return cls(**values)
 

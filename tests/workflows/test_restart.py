@@ -1,0 +1,296 @@
+"""A run that was interrupted and resumed is the run that was not, to the last bit."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.io import read
+
+from ase_fastchgnet import FastCHGNet, md
+from ase_fastchgnet.workflows.ensembles import ENSEMBLES
+from ase_fastchgnet.workflows.restart import load
+from tests.elastic_crystal import ElasticCrystal, salt
+
+ROOT = Path(__file__).parents[2]
+FILES = ("thermo.csv", "final.extxyz")
+
+
+class Interrupted(Exception):
+    """Stands for whatever stops a run."""
+
+
+def stop_at(step: int) -> Callable[[int, float], None]:
+    def tell(now: int, kelvin: float) -> None:
+        if now == step:
+            raise Interrupted
+
+    return tell
+
+
+def arguments(ensemble: str, steps: int = 23) -> dict[str, Any]:
+    """Intervals and length have no common divisor, so that checkpoints, rows and frames fall on different steps."""
+    chosen = ENSEMBLES[ensemble]
+    return {
+        "steps": steps,
+        "ensemble": ensemble,
+        "temperature": 600,
+        "timestep": 2,
+        "pressure": 2.0 if chosen.barostat else 0.0,
+        "bulk_modulus": 25 if chosen.by_bulk_modulus else None,
+        "trajectory_interval": 3,
+        "log_interval": 2,
+        "checkpoint_interval": 5,
+    }
+
+
+def same_bytes(a: Path, b: Path, trajectory: str = "trajectory.extxyz") -> None:
+    for name in (trajectory, *FILES):
+        assert (a / name).read_bytes() == (b / name).read_bytes(), name
+    with np.load(a / "checkpoint.npz") as one, np.load(b / "checkpoint.npz") as other:
+        assert set(one) == set(other)
+        for name in one:
+            assert one[name].tobytes() == other[name].tobytes(), name
+
+
+def spring(**options: Any) -> Any:
+    return md(salt(), ElasticCrystal(salt()), **options)
+
+
+@pytest.mark.parametrize("ensemble", ENSEMBLES)
+def test_every_ensemble_goes_on_as_if_nothing_had_happened(tmp_path: Path, ensemble: str) -> None:
+    """With CHGNet in float32, interrupted twice, the second time before a new checkpoint."""
+    crystal = bulk("NaCl", "rocksalt", a=5.64, cubic=True)
+    options = arguments(ensemble, steps=14)
+    whole = md(crystal, FastCHGNet(), out=tmp_path / "whole", **options)
+    for step in (8, 9):
+        with pytest.raises(Interrupted):
+            md(crystal, FastCHGNet(), out=tmp_path / "parts", resume=True, progress=stop_at(step), **options)
+        assert not (tmp_path / "parts" / "final.extxyz").exists()
+    parts = md(crystal, FastCHGNet(), out=tmp_path / "parts", resume=True, **options)
+    same_bytes(tmp_path / "whole", tmp_path / "parts")
+    for a, b in (parts.structure, whole.structure), (parts.frames()[-1], whole.frames()[-1]):
+        np.testing.assert_array_equal(a.positions, b.positions)
+        np.testing.assert_array_equal(a.get_momenta(), b.get_momenta())
+        np.testing.assert_array_equal(a.get_forces(), b.get_forces())
+        np.testing.assert_array_equal(a.cell, b.cell)
+    assert parts.thermo.step.tolist() == whole.thermo.step.tolist() == list(range(0, 15, 2))
+    assert parts.n_steps == 14
+
+
+@pytest.mark.parametrize("step", range(24))
+@pytest.mark.parametrize("suffix", ["extxyz", "traj"])
+def test_it_may_be_interrupted_at_any_step(tmp_path: Path, step: int, suffix: str) -> None:
+    options = arguments("nvt-langevin") | {"trajectory_format": suffix}
+    spring(out=tmp_path / "whole", **options)
+    with pytest.raises(Interrupted):
+        spring(out=tmp_path / "parts", progress=stop_at(step), **options)
+    for name in ("thermo.csv", f"trajectory.{suffix}"):  # what was being written when it was killed
+        with open(tmp_path / "parts" / name, "ab") as file:
+            file.write(b'8\nLattice="5.6')
+    (tmp_path / "parts" / ".checkpoint.npz.unfinished").write_bytes(b"PK")
+    spring(out=tmp_path / "parts", resume=True, **options)
+    same_bytes(tmp_path / "whole", tmp_path / "parts", f"trajectory.{suffix}")
+    frames: Any = read(tmp_path / "parts" / f"trajectory.{suffix}", ":")
+    assert [frame.info["step"] for frame in frames] == list(range(0, 24, 3))
+
+
+def test_a_long_traj_can_be_cut_where_its_list_of_frames_has_moved(tmp_path: Path) -> None:
+    """ASE moves that list to the end of the file when it is full: after 1, 42 and 42² frames."""
+    options = arguments("nve", steps=60) | {"trajectory_format": "traj", "trajectory_interval": 1}
+    options["checkpoint_interval"] = 41
+    spring(out=tmp_path / "whole", **options)
+    with pytest.raises(Interrupted):
+        spring(out=tmp_path / "parts", progress=stop_at(50), **options)
+    spring(out=tmp_path / "parts", resume=True, **options)
+    same_bytes(tmp_path / "whole", tmp_path / "parts", "trajectory.traj")
+    frames: Any = read(tmp_path / "parts" / "trajectory.traj", ":")
+    assert [frame.info["step"] for frame in frames] == list(range(61))
+
+
+PROGRAM = """
+import sys
+from ase.build import bulk
+from ase_fastchgnet import md
+md(
+    bulk("NaCl", "rocksalt", a=5.64, cubic=True), steps=60, ensemble="nvt-bussi", temperature=600, timestep=2,
+    trajectory_interval=3, log_interval=1, checkpoint_interval=5, out=sys.argv[1], resume=True,
+)
+"""
+
+
+def test_a_process_that_is_killed_can_be_resumed(tmp_path: Path) -> None:
+    """By SIGKILL, twice, at moments that nobody chose; three processes share the work of one."""
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "kernels")]),
+        "OMP_NUM_THREADS": "1",
+    }
+
+    def start(folder: str) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen([sys.executable, "-c", PROGRAM, str(tmp_path / folder)], env=environment)
+
+    def checkpointed_step() -> int:
+        path = tmp_path / "killed" / "checkpoint.npz"
+        if not path.exists():
+            return -1
+        with np.load(path) as file:
+            (step,) = re.findall(r'"step": (\d+)', str(file["header"]))
+        return int(step)
+
+    whole = start("whole")
+    for at_least in (10, 30):
+        process = start("killed")
+        end = time.monotonic() + 120
+        while checkpointed_step() < at_least and time.monotonic() < end:
+            assert process.poll() is None, "it ended before it could be killed"
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        assert at_least <= checkpointed_step() < 60
+    assert start("killed").wait(timeout=120) == 0
+    assert whole.wait(timeout=120) == 0
+    same_bytes(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_a_finished_run_can_be_made_longer(tmp_path: Path) -> None:
+    short = arguments("npt-mtk", steps=13)
+    spring(out=tmp_path / "parts", **short)
+    spring(out=tmp_path / "parts", resume=True, **short | {"steps": 31})
+    spring(out=tmp_path / "whole", **short | {"steps": 31})
+    same_bytes(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_resuming_a_finished_run_changes_nothing(tmp_path: Path) -> None:
+    options = arguments("nvt-bussi")
+    first = spring(out=tmp_path / "run", **options)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    again = spring(out=tmp_path / "run", resume=True, **options)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+    np.testing.assert_array_equal(again.structure.positions, first.structure.positions)
+    assert again.structure.get_potential_energy() == first.structure.get_potential_energy()
+    with pytest.raises(ValueError, match="steps=20, but the run to resume is at step 23 already"):
+        spring(out=tmp_path / "run", resume=True, **options | {"steps": 20})
+
+
+def test_what_is_there_is_not_replaced_unless_told_so(tmp_path: Path) -> None:
+    options = arguments("nve")
+    spring(out=tmp_path / "run", **options)
+    kept = (tmp_path / "run" / "thermo.csv").read_bytes()
+    with pytest.raises(FileExistsError, match=r"checkpoint\.npz exists; resume continues that run, overwrite replaces"):
+        spring(out=tmp_path / "run", seed=5, **options)
+    assert (tmp_path / "run" / "thermo.csv").read_bytes() == kept
+    spring(out=tmp_path / "run", seed=5, overwrite=True, **options | {"trajectory_format": "traj"})
+    assert (tmp_path / "run" / "thermo.csv").read_bytes() != kept
+    assert not (tmp_path / "run" / "trajectory.extxyz").exists()
+    (tmp_path / "run" / "checkpoint.npz").unlink()
+    with pytest.raises(FileExistsError, match="there is no checkpoint to resume from"):
+        spring(out=tmp_path / "run", resume=True, **options)
+    with pytest.raises(ValueError, match="resume continues what is in the folder"):
+        spring(resume=True, **options)
+    with pytest.raises(ValueError, match="no overwrite"):
+        spring(out=tmp_path / "run", resume=True, overwrite=True, **options)
+
+
+def moved(atoms: Atoms) -> Atoms:
+    atoms.positions[0, 0] += 1e-9
+    return atoms
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"temperature": 601}, r"temperature \(was 600, now 601\)"),
+        (
+            {"ensemble": "nvt-langevin", "seed": 3},
+            r"ensemble \(was nvt-bussi, now nvt-langevin\), seed \(was 0, now 3\)",
+        ),
+        ({"timestep": 1.0}, r"timestep \(was 2, now 1\.0\)"),
+        ({"log_interval": 1}, r"log_interval \(was 2, now 1\)"),
+        ({"structure": moved(salt())}, "what differs: structure"),
+        ({"calculator": FastCHGNet()}, "calculator \\(was ElasticCrystal, now FastCHGNet"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    options = {"structure": salt(), "calculator": ElasticCrystal(salt())} | arguments("nvt-bussi")
+    md(**options, out=tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(ValueError, match=f"checkpoint.npz belongs to another run.*{message}"):
+        md(**options | changes, out=tmp_path, resume=True)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_other_models_and_precisions_are_other_runs(tmp_path: Path) -> None:
+    crystal = bulk("NaCl", "rocksalt", a=5.64)
+    options: dict[str, Any] = {"steps": 1, "temperature": 300, "out": tmp_path}
+    md(crystal, FastCHGNet(), **options)
+    for other in FastCHGNet("0.2.0"), FastCHGNet(dtype="float64"):
+        with pytest.raises(ValueError, match="what differs: calculator"):
+            md(crystal, other, resume=True, **options)
+    md(crystal, FastCHGNet(skin=0.5), resume=True, **options)  # which changes no result
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
+    """Cut anywhere, or with a byte changed anywhere: an error that names it, or no difference at all."""
+    options = arguments("nvt-bussi")
+    spring(out=tmp_path / "run", **options)
+    path = tmp_path / "run" / "checkpoint.npz"
+    intact = path.read_bytes()
+    with np.load(path) as file:
+        good = {name: file[name].tobytes() for name in file}
+
+    def damage() -> list[bytes]:
+        cut = [intact[:size] for size in range(0, len(intact) - 1, 37)]
+        places = range(0, len(intact), 11)
+        return cut + [intact[:k] + bytes([intact[k] ^ 0x41]) + intact[k + 1 :] for k in places]
+
+    def outcome(data: bytes) -> dict[str, np.ndarray] | str:
+        path.write_bytes(data)
+        try:
+            return dict(load(path).arrays)
+        except ValueError as error:
+            return str(error)
+
+    outcomes = [outcome(data) for data in damage()]
+    errors = [found for found in outcomes if isinstance(found, str)]
+    assert all(re.match(r".*checkpoint\.npz is no checkpoint that can be continued", error) for error in errors)
+    assert len(errors) > 0.7 * len(outcomes)
+    for found in outcomes:
+        if not isinstance(found, str):
+            assert all(good[name] == array.tobytes() for name, array in found.items())
+    path.write_bytes(intact[:1000])
+    with pytest.raises(ValueError, match="start the run again"):
+        spring(out=tmp_path / "run", resume=True, **options)
+
+
+def test_objects_in_a_checkpoint_are_not_unpickled(tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> Any:
+            return os.mkdir, (str(tmp_path / "sprung"),)
+
+    np.savez(tmp_path / "checkpoint.npz", header=np.array(Trap(), dtype=object))
+    with pytest.raises(ValueError, match="no checkpoint that can be continued"):
+        spring(out=tmp_path, resume=True, **arguments("nve"))
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_files_that_were_shortened_are_refused(tmp_path: Path) -> None:
+    options = arguments("nve")
+    spring(out=tmp_path, **options)
+    (tmp_path / "trajectory.extxyz").write_text("")
+    with pytest.raises(ValueError, match=r"trajectory\.extxyz is missing or shorter"):
+        spring(out=tmp_path, resume=True, **options | {"steps": 40})
+
+
+def test_resume_starts_a_run_that_has_not_begun(tmp_path: Path) -> None:
+    spring(out=tmp_path / "a", resume=True, **arguments("nve"))
+    spring(out=tmp_path / "b", **arguments("nve"))
+    same_bytes(tmp_path / "a", tmp_path / "b")
