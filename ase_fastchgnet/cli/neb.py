@@ -7,17 +7,8 @@ import typer
 
 from .inputs import read_structure
 from .options import Device, Dtype, Model, Overwrite, make_calculator, out_option
-from .outputs import atomic, check_free, check_suffix
+from .outputs import atomic_folder, check_folder
 from .report import complain, warnings_name
-from .results import RESULT_SUFFIXES, print_table, results_file, row_of
-
-COLUMNS = (
-    ("distance_A", "path", "Å", ".3f"),
-    ("energy_eV", "energy", "eV", "z.4f"),
-    ("relative_eV", "above first", "eV", "z.4f"),
-    ("max_force_eV_A", "max |F|", "eV/Å", "z.3f"),
-)
-PICTURES = (".png", ".pdf", ".svg")
 
 
 def neb(
@@ -43,11 +34,7 @@ def neb(
         Literal["FIRE", "FIRE2", "BFGS", "LBFGS", "MDMin"],
         typer.Option(metavar="NAME", help="FIRE, FIRE2, BFGS, LBFGS or MDMin of ASE."),
     ] = "FIRE",
-    out: Annotated[Path | None, out_option(f"Write all images: {', '.join(RESULT_SUFFIXES)}.")] = None,
-    plot: Annotated[
-        Path | None,
-        typer.Option(metavar="PATH", help=f"Draw the path: {', '.join(PICTURES)}.", rich_help_panel="Output"),
-    ] = None,
+    out: Annotated[Path | None, out_option("A folder for neb.json, neb.csv, neb.png and images.extxyz.")] = None,
     overwrite: Overwrite = False,
     model: Model = "0.3.0",
     device: Device = None,
@@ -56,22 +43,17 @@ def neb(
     """Minimum-energy path between two structures, and its barrier.
 
     Examples:
-      fastchgnet neb before.cif after.cif --relax-ends --out band.extxyz
-      fastchgnet neb relaxed.traj@0 relaxed.traj@1 --images 7 --plot barrier.png
+      fastchgnet neb before.cif after.cif --relax-ends --out hop/
+      fastchgnet neb relaxed.traj@0 relaxed.traj@1 --images 7 --fmax 0.02
 
     Nudged elastic band with a climbing image; all images of a step are one batch. Both ends have the same cell, and
     should be minima: otherwise use --relax-ends. Energies are in eV, the path in Å through all moving atoms. Exit
     status 1 if the band does not converge; what it has reached is written all the same.
     """
+    from ase_fastchgnet.workflows.elastic_band import FILES, neb
+
     if out is not None:
-        check_suffix(out, RESULT_SUFFIXES)
-        check_free(out, overwrite=overwrite)
-    if plot is not None:
-        check_suffix(plot, PICTURES, option="--plot")
-        check_free(plot, overwrite=overwrite, option="--plot")
-
-    from ase_fastchgnet.workflows.elastic_band import neb
-
+        check_folder(out, FILES, overwrite=overwrite)
     ends = read_structure(initial), read_structure(final)
     calculator = make_calculator(model, device, dtype)
     with warnings_name([f"{initial} to {final}"]):
@@ -87,21 +69,10 @@ def neb(
             spring=spring,
             optimizer=optimizer,
         )
-    rows = []
-    for n, frame in enumerate(band.frames):
-        name = initial if n == 0 else final if n == len(band.frames) - 1 else f"image {n}"
-        along = {"distance_A": band.distances[n], "relative_eV": band.energies[n] - band.energies[0]}
-        rows.append(row_of(name, frame) | along)
-    print_table(rows, COLUMNS)
-    print(f"\nbarrier {band.barrier:.3f} eV, in reverse {band.reverse_barrier:.3f} eV")
+    print(band)
     if out is not None:
-        with results_file(out) as add:
-            for frame, row in zip(band.frames, rows, strict=True):
-                add(frame, row)
-    if plot is not None:
-        figure, _ = band.plot()
-        with atomic(plot) as unfinished:
-            figure.savefig(unfinished, dpi=200)
+        with atomic_folder(out) as unfinished:
+            band.write(unfinished)
     if not band.converged:
         complain(f"error: not converged after {band.n_steps} steps, forces up to {band.fmax:.3f} eV/Å; raise --steps")
         raise typer.Exit(1)

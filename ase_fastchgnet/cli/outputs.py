@@ -19,6 +19,13 @@ def is_poscar(path: Path) -> bool:
     return "POSCAR" in path.name or "CONTCAR" in path.name
 
 
+def check_folder(folder: Path, names: Collection[str], *, overwrite: bool) -> None:
+    """Wrong usage if `folder` cannot hold files of these names, or has one that may not be replaced."""
+    if folder.exists() and not folder.is_dir():
+        raise typer.BadParameter(f"{folder} is a file; name a folder", param_hint="'--out'")
+    check_free(*(folder / name for name in names), overwrite=overwrite)
+
+
 def check_suffix(path: Path, known: Collection[str], *, option: str = "--out") -> str:
     """The suffix of `path`; wrong usage unless it is among `known`."""
     suffix = suffix_of(path)
@@ -48,3 +55,12 @@ def atomic(path: Path) -> Iterator[Path]:
         unfinished = Path(folder) / path.name
         yield unfinished
         os.replace(unfinished, path)
+
+
+@contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """A folder to write to; its files appear in `folder` when all are written."""
+    with tempfile.TemporaryDirectory(prefix=".fastchgnet-", dir=folder) as unfinished:
+        yield Path(unfinished)
+        for path in Path(unfinished).iterdir():
+            os.replace(path, folder / path.name)

@@ -1,5 +1,7 @@
 """neb: the path of least energy between two minima, and the barrier on it."""
 
+import csv
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,7 @@ from ase.utils.forcecurve import fit_images
 
 from ase_fastchgnet.calculator import FastCHGNet
 from ase_fastchgnet.workflows.calculators import results_of, with_results
+from ase_fastchgnet.workflows.figures import BLUE, new_figure
 from ase_fastchgnet.workflows.interpolation import interpolated, matched, note_forces, unwrapped
 from ase_fastchgnet.workflows.minima import ions_at_minimum
 from ase_fastchgnet.workflows.progress import Meter
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {kind.__name__: kind for kind in (BFGS, FIRE, FIRE2, LBFGS, MDMin)}
+FILES = ("neb.json", "neb.csv", "neb.png", "images.extxyz")  # of ReactionPath.write
 CLIMB_FROM = 5.0  # times fmax: the highest image starts to climb when the band has roughly found its way
 
 Images = Mapping[int, Atoms]  # by their number in the band
@@ -52,33 +56,57 @@ class ReactionPath(Generic[StructureT]):
         """Energy of the last image above the first, eV."""
         return float(self.energies[-1] - self.energies[0])
 
-    def write(self, path: str | Path) -> None:
-        """Write all images with their results, in the format that ASE reads from the file's name."""
-        ase.io.write(path, self.frames)
-
     def plot(self) -> "tuple[Figure, Axes]":
         """Energy along the path: images, and the curve whose maximum is the barrier."""
-        try:
-            from matplotlib.figure import Figure
-        except ImportError as error:
-            raise ImportError("plots need matplotlib: pip install 'ase-fastchgnet[plot]'") from error
-        figure = Figure(figsize=(4.5, 3.2), layout="constrained")
-        axes = figure.subplots()
+        figure, axes = new_figure(4.8, 3.4)
         fit = fit_images(self.frames)
         top = int(np.argmax(fit.fit_energies))
-        axes.axhline(0, color="0.8", linewidth=0.8, zorder=0)
-        axes.plot(fit.fit_path, fit.fit_energies, color="C0")
-        axes.plot(self.distances, self.energies - self.energies[0], "o", color="C0")
-        axes.annotate(
-            f"{self.barrier:.3f} eV",
-            (fit.fit_path[top], fit.fit_energies[top]),
-            xytext=(0, 6),
-            textcoords="offset points",
-            ha="center",
-        )
+        axes.axhline(0, color="0.85", lw=0.8, zorder=0)
+        axes.plot(fit.fit_path, fit.fit_energies, color=BLUE, lw=1.2)
+        axes.plot(self.distances, self.energies - self.energies[0], "o", ms=5, mfc="white", color=BLUE)
+        peak = (fit.fit_path[top], fit.fit_energies[top])
+        axes.annotate(f"{self.barrier:.3f} eV", peak, (0, 6), textcoords="offset points", ha="center")
         axes.margins(y=0.15)
-        axes.set(xlabel="path (Å)", ylabel="energy (eV)")
+        axes.set(xlabel="path (Å)", ylabel="energy above the first image (eV)")
         return figure, axes
+
+    def write(self, folder: str | Path) -> list[Path]:
+        """Write barriers, the path, its figure and all images to a folder; the paths are returned."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        values, points, figure, images = paths = [folder / name for name in FILES]
+        values.write_text(json.dumps(self._values(), indent=1) + "\n", encoding="utf-8")
+        with open(points, "w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([["distance_A", "energy_eV", "max_force_eV_A"], *self._rows()])
+        self.plot()[0].savefig(figure, dpi=150)
+        ase.io.write(images, self.frames)
+        return paths
+
+    def __str__(self) -> str:
+        rows = [f"{d:7.3f}{e - self.energies[0]:19.4f}{f:15.3f}" for d, e, f in self._rows()]
+        return "\n".join(
+            [
+                f"{self.frames[0].get_chemical_formula()}, {len(rows) - 2} images between the ends",
+                "path, Å  energy change, eV  max |F|, eV/Å",
+                *rows,
+                f"barrier {self.barrier:.3f} eV, in reverse {self.reverse_barrier:.3f} eV",
+            ]
+        )
+
+    def _rows(self) -> list[tuple[float, float, float]]:
+        forces = [float(np.linalg.norm(frame.get_forces(), axis=1).max()) for frame in self.frames]
+        return list(zip(self.distances.tolist(), self.energies.tolist(), forces, strict=True))
+
+    def _values(self) -> dict[str, Any]:
+        return {
+            "formula": self.frames[0].get_chemical_formula(),
+            "barrier_eV": self.barrier,
+            "reverse_barrier_eV": self.reverse_barrier,
+            "energy_change_eV": self.energy_change,
+            "converged": self.converged,
+            "fmax_eV_A": self.fmax,
+            "n_steps": self.n_steps,
+        }
 
 
 def neb(

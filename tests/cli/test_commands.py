@@ -187,8 +187,8 @@ def test_nothing_is_overwritten_and_suffixes_are_checked_before_the_work(folder:
     assert_wrong_usage(unknown, "unknown suffix '.docx'", ".csv, .json, .extxyz, .xyz, .traj")
     one = fastchgnet("relax", "two.extxyz", "--out", "relaxed.cif", cwd=folder)
     assert_wrong_usage(one, "relaxed.cif holds one structure, and there are 2")
-    end = fastchgnet("neb", "POSCAR", "POSCAR", "--plot", "salt.cif", cwd=folder)
-    assert_wrong_usage(end, "--plot", ".png, .pdf, .svg")
+    end = fastchgnet("neb", "POSCAR", "POSCAR", "--out", "salt.cif", cwd=folder)
+    assert_wrong_usage(end, "salt.cif is a file; name a folder")
     assert (folder / "old.csv").read_text() == "precious"
     assert (folder / "salt.cif").read_bytes() == before
 
@@ -241,17 +241,18 @@ def test_neb_prints_the_barrier_and_writes_the_band(folder: Path) -> None:
     del before[0], after[0]
     before.write(folder / "before.vasp")
     after.write(folder / "after.vasp")
-    options = ["--images", "1", "--relax-ends", "--fmax", "0.1", "--out", "band.extxyz", "--plot", "band.png"]
+    options = ["--images", "1", "--relax-ends", "--fmax", "0.1", "--out", "hop"]
     run = fastchgnet("neb", "before.vasp", "after.vasp", *options, cwd=folder)
     assert_ends_well(run)
     barrier, reverse = map(float, re.findall(r"(\d\.\d{3}) eV", run.stdout))
     assert barrier == pytest.approx(reverse, abs=2e-3)
-    band = read(folder / "band.extxyz", ":")
+    band = read(folder / "hop" / "images.extxyz", ":")
     energies = [frame.get_potential_energy() for frame in band]
     assert barrier == pytest.approx(
         max(energies) - energies[0], abs=5e-3
     )  # the curve through them goes a little higher
-    assert (folder / "band.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "hop" / "neb.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads((folder / "hop" / "neb.json").read_text())["barrier_eV"] == pytest.approx(barrier, abs=1e-3)
 
     run = fastchgnet("neb", "before.vasp", "salt.cif", cwd=folder)
     assert run.code == 1

@@ -1,5 +1,6 @@
 """neb: ASE's band with its images in batches, the physics of a hop, and what is refused."""
 
+import json
 import logging
 from itertools import pairwise
 from pathlib import Path
@@ -158,15 +159,22 @@ def test_a_pymatgen_structure_comes_back_as_one() -> None:
 def test_the_curve_of_the_plot_ends_in_the_barrier_and_files_hold_all_images(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     path = neb(*hop(), images=3, steps=0, progress=False)
-    figure, axes = path.plot()
+    _, axes = path.plot()
     curve, points = axes.lines[1:]
     assert max(curve.get_ydata()) == pytest.approx(path.barrier)
     np.testing.assert_allclose(points.get_ydata(), path.energies - path.energies[0])
-    figure.savefig(tmp_path / "path.png")
-    path.write(tmp_path / "path.extxyz")
-    frames = read(tmp_path / "path.extxyz", ":")
+
+    values, table, figure, images = path.write(tmp_path / "hop")
+    assert json.loads(values.read_text())["barrier_eV"] == path.barrier
+    assert figure.read_bytes().startswith(b"\x89PNG")
+    frames = read(images, ":")
     np.testing.assert_allclose([frame.get_potential_energy() for frame in frames], path.energies, atol=1e-6)
     np.testing.assert_allclose(frames[2].get_forces(), path.frames[2].get_forces(), atol=1e-6)
+    distances, energies, forces = np.loadtxt(table, delimiter=",", skiprows=1).T
+    np.testing.assert_allclose(distances, path.distances)
+    np.testing.assert_allclose(energies, path.energies)
+    assert forces[2] == pytest.approx(np.linalg.norm(path.frames[2].get_forces(), axis=1).max())
+    assert str(path).endswith(f"barrier {path.barrier:.3f} eV, in reverse {path.reverse_barrier:.3f} eV")
 
 
 def other_number(final: Atoms) -> Atoms:
