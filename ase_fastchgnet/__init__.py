@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from ase_fastchgnet.workflows.dynamics import md as md
     from ase_fastchgnet.workflows.elastic_band import ReactionPath as ReactionPath
     from ase_fastchgnet.workflows.elastic_band import neb as neb
+    from ase_fastchgnet.workflows.elasticity import Elasticity as Elasticity
+    from ase_fastchgnet.workflows.elasticity import elastic as elastic
+    from ase_fastchgnet.workflows.equation_of_state import EquationOfState as EquationOfState
+    from ase_fastchgnet.workflows.equation_of_state import eos as eos
+    from ase_fastchgnet.workflows.lattice_dynamics import Phonons as Phonons
+    from ase_fastchgnet.workflows.lattice_dynamics import phonons as phonons
     from ase_fastchgnet.workflows.relaxation import Relaxation as Relaxation
     from ase_fastchgnet.workflows.relaxation import RelaxationError as RelaxationError
     from ase_fastchgnet.workflows.relaxation import relax as relax
@@ -27,19 +33,25 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "DynamicsError",
+    "Elasticity",
+    "EquationOfState",
     "FastCHGNet",
     "MDRun",
+    "Phonons",
     "Prediction",
     "ReactionPath",
     "Relaxation",
     "RelaxationError",
     "Thermo",
     "__version__",
+    "elastic",
+    "eos",
     "evaluate",
     "load_checkpoint",
     "md",
     "md_replicas",
     "neb",
+    "phonons",
     "relax",
     "relax_many",
     "save_checkpoint",
@@ -47,18 +59,24 @@ __all__ = [
 
 _HOME = {
     "DynamicsError": "ase_fastchgnet.workflows.dynamics",
+    "Elasticity": "ase_fastchgnet.workflows.elasticity",
+    "EquationOfState": "ase_fastchgnet.workflows.equation_of_state",
     "FastCHGNet": "ase_fastchgnet.calculator",
     "MDRun": "ase_fastchgnet.workflows.dynamics",
+    "Phonons": "ase_fastchgnet.workflows.lattice_dynamics",
     "Prediction": "ase_fastchgnet.evaluation",
     "ReactionPath": "ase_fastchgnet.workflows.elastic_band",
     "Relaxation": "ase_fastchgnet.workflows.relaxation",
     "RelaxationError": "ase_fastchgnet.workflows.relaxation",
     "Thermo": "ase_fastchgnet.workflows.thermo",
+    "elastic": "ase_fastchgnet.workflows.elasticity",
+    "eos": "ase_fastchgnet.workflows.equation_of_state",
     "evaluate": "ase_fastchgnet.evaluation",
     "load_checkpoint": "ase_fastchgnet.model.checkpoint",
     "md": "ase_fastchgnet.workflows.dynamics",
     "md_replicas": "ase_fastchgnet.workflows.replicas",
     "neb": "ase_fastchgnet.workflows.elastic_band",
+    "phonons": "ase_fastchgnet.workflows.lattice_dynamics",
     "relax": "ase_fastchgnet.workflows.relaxation",
     "relax_many": "ase_fastchgnet.workflows.relaxation",
     "save_checkpoint": "ase_fastchgnet.model.checkpoint",

@@ -13,8 +13,11 @@ from typer.core import TyperGroup
 
 from ase_fastchgnet import __version__
 
+from .elastic import elastic
+from .eos import eos
 from .info import info
 from .neb import neb
+from .phonons import phonons
 from .predict import predict
 from .relax import relax
 from .report import complain, show_warning, without_system
@@ -115,5 +118,8 @@ def _add(command: Callable[..., None], panel: str) -> None:
 # In the order of the screen.
 _add(predict, "Structures")
 _add(relax, "Structures")
+_add(eos, "Properties")
+_add(elastic, "Properties")
+_add(phonons, "Properties")
 _add(neb, "Properties")
 _add(info, "About")

@@ -149,11 +149,11 @@ def eos(
 def _fitted(structure: StructureT, frames: list[Atoms], kind: Kind) -> EquationOfState[StructureT]:
     volumes = np.array([atoms.get_volume() for atoms in frames])
     energies = np.array([atoms.get_potential_energy() for atoms in frames])
-    _require_minimum(frames[0], volumes, volumes[energies.argmin()])
+    _require_minimum(volumes, volumes[energies.argmin()])
     fit = ase.eos.EquationOfState(volumes, energies, eos=kind)
     fit.fit(warn=False)
     energy, modulus, derivative, volume = map(float, fit.eos_parameters)
-    _require_minimum(frames[0], volumes, volume)
+    _require_minimum(volumes, volume)
     left = energies - getattr(ase.eos, kind)(volumes, energy, modulus, derivative, volume)
     return EquationOfState(
         structure=structure,
@@ -169,11 +169,11 @@ def _fitted(structure: StructureT, frames: list[Atoms], kind: Kind) -> EquationO
     )
 
 
-def _require_minimum(atoms: Atoms, volumes: Array, found: float) -> None:
+def _require_minimum(volumes: Array, found: float) -> None:
     if not volumes[0] < found < volumes[-1]:
         raise ValueError(
-            f"{atoms.get_chemical_formula()}: no minimum of the energy between {volumes[0]:.2f} and {volumes[-1]:.2f} Å³, it lies at "
-            f"{found:.2f} Å³ or beyond; relax the structure first (relax=True), or raise max_strain"
+            f"the energy has no minimum between {volumes[0]:.2f} and {volumes[-1]:.2f} Å³, but at {found:.2f} Å³ or "
+            "beyond; relax the structure first (relax=True), or raise max_strain"
         )
 
 

@@ -112,8 +112,8 @@ def _converged(found: Relaxation[Atoms] | RelaxationError | ValueError) -> Atoms
         raise found
     if not found.converged:
         raise RelaxationError(
-            f"{found.structure.get_chemical_formula()} does not relax: after {found.n_steps} steps forces of {found.fmax:.2g} eV/Å "
-            "are left; relax it on its own first, with another optimizer or in float64, or raise fmax",
+            f"the relaxation does not converge: after {found.n_steps} steps forces of {found.fmax:.2g} eV/Å are left; "
+            "relax the structure on its own first, with another optimizer or in float64, or raise fmax",
             found.frames,
         )
     return found.structure
