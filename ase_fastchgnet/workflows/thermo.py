@@ -41,7 +41,7 @@ class Thermo:
     def from_rows(cls, columns: Sequence[str], rows: Sequence[Sequence[float]]) -> "Thermo":
         """From rows of numbers under the names that they have in a file."""
         table = np.array(rows, dtype=float).reshape(-1, len(columns))
-        values: dict[str, Any] = {name: None for name in COLUMNS.values()}
+        values: dict[str, Any] = dict.fromkeys(COLUMNS.values())
         values.update((COLUMNS[name], table[:, k]) for k, name in enumerate(columns))
         values["step"] = values["step"].astype(int)
         return cls(**values)
@@ -57,7 +57,9 @@ class Thermo:
         """What was logged at `time` (fs) and later."""
         kept = self.time >= time
         values: dict[str, Any] = {name: getattr(self, name) for name in COLUMNS.values()}
-        return Thermo(**{name: value if value is None else value[kept] for name, value in values.items()})
+        for name, value in values.items():
+            values[name] = None if value is None else value[kept]
+        return Thermo(**values)
 
     def drift(self) -> float:
         """Slope of the conserved energy against time, eV/ps.  ValueError if there is none, or fewer than two rows."""
