@@ -237,11 +237,16 @@ def _watched(dynamics: MolecularDynamics, steps: int, *, limit: float, volume: f
         energy, kelvin = atoms.get_potential_energy(), float(atoms.get_temperature())
         ratio = atoms.cell.volume / volume if volume else 1.0
         if not (np.isfinite(energy) and kelvin <= limit and 1 / MAX_RATIO < ratio < MAX_RATIO):
+            state = (
+                f"at step {dynamics.nsteps} the temperature is {kelvin:.6g} K (limit {limit:g} K), the potential "
+                f"energy {energy:.6g} eV, the volume {ratio:.3g} times that at the start"
+            )
+            if good is None:
+                raise ValueError(f"the run cannot start: {state}")
             raise DynamicsError(
-                f"the run blew up: at step {dynamics.nsteps} its temperature is {kelvin:.6g} K (limit {limit:g} K), "
-                f"its potential energy {energy:.6g} eV, its volume {ratio:.3g} times that at the start; relax the "
-                "structure first, choose a shorter timestep, or raise max_temperature if this is meant",
-                good.put_on(atoms) if good else atoms.copy(),
+                f"the run blew up: {state}; relax the structure first, choose a shorter timestep, or raise "
+                "max_temperature if this is meant",
+                good.put_on(atoms),
             )
         good = _State(dynamics.nsteps, atoms.get_positions(), atoms.get_momenta(), atoms.cell.array.copy())
         yield kelvin

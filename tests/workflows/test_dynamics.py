@@ -247,13 +247,13 @@ def test_a_run_that_blows_up_stops_and_keeps_the_last_good_step(tmp_path: Path, 
 
 
 def test_a_run_that_gets_too_hot_stops() -> None:
-    with pytest.raises(DynamicsError, match=r"at step \d+ its temperature is .* \(limit 250 K\)"):
+    with pytest.raises(DynamicsError, match=r"at step \d+ the temperature is .* \(limit 250 K\)"):
         quick(ensemble="nvt-langevin", initial_temperature=100, max_temperature=250, steps=2000)
 
 
 def test_a_timestep_that_is_too_long_ends_in_a_stop() -> None:
     crystal = bulk("LiF", "rocksalt", a=4.03, cubic=True)
-    with pytest.raises(DynamicsError, match="blew up.*shorter timestep") as caught:
+    with pytest.raises(DynamicsError, match=r"blew up.*shorter timestep") as caught:
         md(crystal, steps=60, ensemble="nve", temperature=300, timestep=25)
     assert np.isfinite(caught.value.frame.positions).all()
     assert caught.value.frame.get_temperature() < 3000
@@ -267,6 +267,8 @@ def test_bad_input_is_refused_as_such() -> None:
     assert not isinstance(caught.value, DynamicsError)
     with pytest.raises(ValueError, match="two atoms at least"):
         md(Atoms("Na", cell=[4, 4, 4], pbc=True), FastCHGNet(), steps=1, temperature=300)
+    with pytest.raises(ValueError, match=r"cannot start: at step 0 the temperature is 300 K \(limit 200 K\)"):
+        quick(max_temperature=200)
     with pytest.raises(TypeError, match=r"expected an ase\.Atoms"):
         md("POSCAR", steps=1, temperature=300)  # type: ignore[type-var]
     for name in ("log_interval", "trajectory_interval", "checkpoint_interval"):
