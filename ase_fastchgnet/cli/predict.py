@@ -70,7 +70,7 @@ def _evaluate(
         with warnings_name([one.name for one in chunk]):
             found = calculator.moving_batch().evaluate({n: one.atoms for n, one in enumerate(chunk)})
         for n, prediction in found.items():
-            if isinstance(prediction, ValueError):
+            if isinstance(prediction, Exception):
                 report.failed(chunk[n].name, prediction)
             else:
                 yield chunk[n], prediction

@@ -1,6 +1,7 @@
 """list[Atoms] → list[Prediction]: stateless, in order, in batches of bounded size."""
 
-from collections.abc import Collection, Iterable, Iterator
+import logging
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import torch
 from ase import Atoms
@@ -12,8 +13,14 @@ from .isolated import IsolatedGuard, IsolatedPolicy, check_isolated_policy
 from .prediction import Prediction, predictions_of
 from .source import ModelSource
 
+_log = logging.getLogger(__name__)
+
 PROPERTIES = ("energy", "forces", "stress", "magmoms")
 BATCH_ROWS = 20_000  # edges + angles in one batch: some 50 MB on a CPU, where larger batches are no faster
+
+
+class StructureTooLargeError(MemoryError):
+    """A structure does not fit into the memory of the device on its own."""
 
 
 @torch.inference_mode(False)  # the reference backend differentiates with autograd, which that mode forbids
@@ -33,20 +40,54 @@ def evaluate(
     `model` is a released name, a path or a Checkpoint.  Energies and magnetic moments come from the forward pass, so
     they are always there; forces and stress come together, if `properties` names either.  A batch holds consecutive
     structures, as many as keep memory bounded and at most `batch_size`; its make-up does not change the results beyond
-    rounding.  A structure that cannot be evaluated raises an error that starts with "system" and its index.
+    rounding.  A structure that cannot be evaluated raises an error that starts with "system" and its index: ValueError,
+    or StructureTooLargeError (a MemoryError).  A batch that does not fit into memory is halved.
     """
     _check_arguments(structures, properties, batch_size)
     check_isolated_policy(on_isolated_atoms)
     loaded = load_backend(model, dtype=dtype, device=device, backend=backend)
     gradient = not {"forces", "stress"}.isdisjoint(properties)
     graphs = _graphs(structures, loaded.cutoffs, on_isolated_atoms)
-    return [p for batch in batches(graphs, batch_size) for p in evaluate_batch(batch, loaded, gradient)]
+    predictions: list[Prediction] = []
+    for batch in batches(graphs, batch_size):
+        for found in evaluate_batch(batch, loaded, gradient):
+            if isinstance(found, StructureTooLargeError):
+                raise StructureTooLargeError(f"system {len(predictions)}: {found}")
+            predictions.append(found)
+    return predictions
 
 
-def evaluate_batch(graphs: list[GraphBatch], backend: Backend, gradient: bool) -> list[Prediction]:
-    """Predictions for these graphs, evaluated at once."""
-    graph = concatenate(graphs).to(backend.device)
-    return predictions_of(graph, backend.evaluate(graph) if gradient else backend.forward(graph).output)
+def evaluate_batch(
+    graphs: Sequence[GraphBatch], backend: Backend, gradient: bool
+) -> list[Prediction | StructureTooLargeError]:
+    """Predictions for these graphs, evaluated at once, or in halves where memory is too small for all of them.
+
+    In the place of a graph that does not fit on its own, what is wrong.
+    """
+    try:
+        graph = concatenate(graphs).to(backend.device)
+        return [*predictions_of(graph, backend.evaluate(graph) if gradient else backend.forward(graph).output)]
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+    if len(graphs) == 1:
+        return [_too_large(graphs[0], backend.device)]
+    _log.info("%d structures do not fit into memory together: two batches", len(graphs))
+    half = len(graphs) // 2
+    return [p for part in (graphs[:half], graphs[half:]) for p in evaluate_batch(part, backend, gradient)]
+
+
+def _too_large(graph: GraphBatch, device: torch.device) -> StructureTooLargeError:
+    return StructureTooLargeError(
+        f"{graph.n_atoms} atoms, {graph.n_edges} edges and {graph.n_angles} angles do not fit into the memory of {device}; "
+        "use a smaller cell, float32, or a device with more memory"
+    )
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """CUDA has a type for it; on a CPU torch raises a RuntimeError that only its text tells from others."""
+    kinds = (MemoryError, torch.OutOfMemoryError)
+    return isinstance(error, kinds) or "can't allocate memory" in str(error)
 
 
 def batches(graphs: Iterator[GraphBatch], batch_size: int | None = None) -> Iterator[list[GraphBatch]]:

@@ -8,9 +8,11 @@ from ase import Atoms
 from ase_fastchgnet.graph import GraphBatch, NeighborCache
 
 from .backend import Backend
-from .evaluator import batches, evaluate_batch
+from .evaluator import StructureTooLargeError, batches, evaluate_batch
 from .isolated import IsolatedGuard, IsolatedPolicy
 from .prediction import Prediction
+
+Failure = ValueError | StructureTooLargeError  # of one structure; the others are none the worse for it
 
 
 class MovingBatch:
@@ -28,10 +30,10 @@ class MovingBatch:
         self._rows: dict[int, int] = {}
 
     @torch.inference_mode(False)  # as in evaluate
-    def evaluate(self, structures: Mapping[int, Atoms]) -> dict[int, Prediction | ValueError]:
+    def evaluate(self, structures: Mapping[int, Atoms]) -> dict[int, Prediction | Failure]:
         """Everything for every structure, in order; in the place of one that cannot be evaluated, what is wrong."""
         graphs: dict[int, GraphBatch] = {}
-        found: dict[int, Prediction | ValueError] = {}
+        found: dict[int, Prediction | Failure] = {}
         for number, atoms in structures.items():
             try:
                 graphs[number] = self._graph(number, atoms)

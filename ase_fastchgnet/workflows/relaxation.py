@@ -14,6 +14,7 @@ from ase.constraints import FixSymmetry
 from ase.optimize.optimize import Optimizer
 
 from ase_fastchgnet.calculator import FastCHGNet
+from ase_fastchgnet.evaluation.moving import Failure
 from ase_fastchgnet.workflows.calculators import calculated, with_results
 from ase_fastchgnet.workflows.cell_filter import CellFilter
 from ase_fastchgnet.workflows.figures import new_figure
@@ -142,7 +143,7 @@ def relax_many(
     *,
     progress: bool | None = None,
     **options: Unpack[RelaxOptions],
-) -> list[Relaxation[StructureT] | RelaxationError | ValueError]:
+) -> list[Relaxation[StructureT] | RelaxationError | Failure]:
     """What `relax` gives for each structure, in order; in the place of one that failed, its error.
 
     Structures advance together: all calculations of a step are one batch, a structure leaves when it is done, and the
@@ -160,12 +161,12 @@ def relax_many(
 
 def relax_as_completed(
     structures: Iterable[StructureT], calculator: FastCHGNet | None = None, **options: Unpack[RelaxOptions]
-) -> Iterator[tuple[int, Relaxation[StructureT] | RelaxationError | ValueError]]:
+) -> Iterator[tuple[int, Relaxation[StructureT] | RelaxationError | Failure]]:
     """(number, result) of each structure when it is done; `structures` is read as room gets free."""
     calculator = calculator or FastCHGNet()
     programs = (_program(structure, options) for structure in structures)
     for number, outcome in run_in_lockstep(programs, calculator):
-        if isinstance(outcome, Exception) and not isinstance(outcome, RelaxationError | ValueError):
+        if isinstance(outcome, Exception) and not isinstance(outcome, RelaxationError | Failure):
             raise outcome
         yield number, outcome
 
