@@ -55,7 +55,7 @@ def assert_as_expected(found: str, name: str) -> None:
 
 def test_every_example_is_tested() -> None:
     source = Path(__file__).read_text()
-    assert len(EXAMPLES) == 5
+    assert len(EXAMPLES) == 6
     assert all(f"def test_{path.stem[3:]}" in source for path in EXAMPLES)
 
 
@@ -137,6 +137,14 @@ def test_phonons(tmp_path: Path) -> None:
     np.testing.assert_allclose(frequencies[:3], 0, atol=0.05)  # THz: translations cost nothing
     assert np.ptp(frequencies[3:]) < 0.01  # the optical modes of silicon are degenerate
     assert 12 < frequencies[-1] < 14
+
+
+def test_neb(tmp_path: Path) -> None:
+    assert_as_expected(run("08", tmp_path), "08")
+    assert (tmp_path / "demo_out" / "neb" / "neb.png").read_bytes().startswith(PNG)
+    before, *between, after = read(tmp_path / "demo_out" / "neb" / "images.extxyz", ":")
+    assert max(frame.get_potential_energy() for frame in between) > before.get_potential_energy() + 0.1
+    assert after.get_potential_energy() == pytest.approx(before.get_potential_energy(), abs=1e-3)  # equivalent sites
 
 
 def read_atoms(path: Path) -> Atoms:
