@@ -23,15 +23,23 @@ if TYPE_CHECKING:
     from ase_fastchgnet.workflows.equation_of_state import eos as eos
     from ase_fastchgnet.workflows.lattice_dynamics import Phonons as Phonons
     from ase_fastchgnet.workflows.lattice_dynamics import phonons as phonons
+    from ase_fastchgnet.workflows.radial_distribution import RadialDistribution as RadialDistribution
+    from ase_fastchgnet.workflows.radial_distribution import radial_distribution as radial_distribution
     from ase_fastchgnet.workflows.relaxation import Relaxation as Relaxation
     from ase_fastchgnet.workflows.relaxation import RelaxationError as RelaxationError
     from ase_fastchgnet.workflows.relaxation import relax as relax
     from ase_fastchgnet.workflows.relaxation import relax_many as relax_many
     from ase_fastchgnet.workflows.replicas import md_replicas as md_replicas
     from ase_fastchgnet.workflows.thermo import Thermo as Thermo
+    from ase_fastchgnet.workflows.transport import Arrhenius as Arrhenius
+    from ase_fastchgnet.workflows.transport import Diffusion as Diffusion
+    from ase_fastchgnet.workflows.transport import arrhenius as arrhenius
+    from ase_fastchgnet.workflows.transport import diffusion as diffusion
 
 __version__ = "0.1.0"
 __all__ = [
+    "Arrhenius",
+    "Diffusion",
     "DynamicsError",
     "Elasticity",
     "EquationOfState",
@@ -39,11 +47,14 @@ __all__ = [
     "MDRun",
     "Phonons",
     "Prediction",
+    "RadialDistribution",
     "ReactionPath",
     "Relaxation",
     "RelaxationError",
     "Thermo",
     "__version__",
+    "arrhenius",
+    "diffusion",
     "elastic",
     "eos",
     "evaluate",
@@ -52,12 +63,15 @@ __all__ = [
     "md_replicas",
     "neb",
     "phonons",
+    "radial_distribution",
     "relax",
     "relax_many",
     "save_checkpoint",
 ]
 
 _HOME = {
+    "Arrhenius": "ase_fastchgnet.workflows.transport",
+    "Diffusion": "ase_fastchgnet.workflows.transport",
     "DynamicsError": "ase_fastchgnet.workflows.dynamics",
     "Elasticity": "ase_fastchgnet.workflows.elasticity",
     "EquationOfState": "ase_fastchgnet.workflows.equation_of_state",
@@ -65,10 +79,13 @@ _HOME = {
     "MDRun": "ase_fastchgnet.workflows.dynamics",
     "Phonons": "ase_fastchgnet.workflows.lattice_dynamics",
     "Prediction": "ase_fastchgnet.evaluation",
+    "RadialDistribution": "ase_fastchgnet.workflows.radial_distribution",
     "ReactionPath": "ase_fastchgnet.workflows.elastic_band",
     "Relaxation": "ase_fastchgnet.workflows.relaxation",
     "RelaxationError": "ase_fastchgnet.workflows.relaxation",
     "Thermo": "ase_fastchgnet.workflows.thermo",
+    "arrhenius": "ase_fastchgnet.workflows.transport",
+    "diffusion": "ase_fastchgnet.workflows.transport",
     "elastic": "ase_fastchgnet.workflows.elasticity",
     "eos": "ase_fastchgnet.workflows.equation_of_state",
     "evaluate": "ase_fastchgnet.evaluation",
@@ -77,6 +94,7 @@ _HOME = {
     "md_replicas": "ase_fastchgnet.workflows.replicas",
     "neb": "ase_fastchgnet.workflows.elastic_band",
     "phonons": "ase_fastchgnet.workflows.lattice_dynamics",
+    "radial_distribution": "ase_fastchgnet.workflows.radial_distribution",
     "relax": "ase_fastchgnet.workflows.relaxation",
     "relax_many": "ase_fastchgnet.workflows.relaxation",
     "save_checkpoint": "ase_fastchgnet.model.checkpoint",
