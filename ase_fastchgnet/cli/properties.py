@@ -85,6 +85,6 @@ def _folders(
         return {0: out}
     folders = {n: out / stem for n, stem in enumerate(stems(inputs))}
     check_folder(out, [summary_of(out).name], overwrite=overwrite)
-    for folder in folders.values():
+    for folder in filter(Path.exists, folders.values()):  # the others are made when there is something for them
         check_folder(folder, names, overwrite=overwrite)
     return folders

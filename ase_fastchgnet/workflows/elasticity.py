@@ -132,10 +132,10 @@ class Elasticity(Generic[StructureT]):
         return {
             "formula": as_atoms(self.structure).get_chemical_formula(),
             "spacegroup": self.spacegroup,
-            "order": ["xx", "yy", "zz", "yz", "xz", "xy"],
-            "tensor_GPa": self.tensor.tolist(),
+            "order": "xx yy zz yz xz xy",
+            "tensor_GPa": (self.tensor.round(6) + 0.0).tolist(),
             **self.moduli(),
-            "eigenvalues_GPa": self.eigenvalues.tolist(),
+            "eigenvalues_GPa": self.eigenvalues.round(6).tolist(),
             "stable": self.stable,
             "asymmetry_GPa": self.asymmetry,
         }

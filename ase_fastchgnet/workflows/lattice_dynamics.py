@@ -147,7 +147,11 @@ def phonons(
     phonopy.symmetrize_force_constants(use_symfc_projector=fc_calculator == "symfc")
     found = spectrum(phonopy, mesh=mesh, temperatures=temperatures)
     if found.imaginary:
-        _log.warning("%s: %s", atoms.get_chemical_formula(), _describe(found.imaginary, found.imaginary_share))
+        _log.warning(
+            "%s, %s: this is no minimum, or the supercell is too small",
+            atoms.get_chemical_formula(),
+            _describe(found.imaginary, found.imaginary_share),
+        )
     return Phonons(structure=as_given(atoms, structure), phonopy=phonopy, **found._asdict())
 
 
@@ -158,7 +162,7 @@ def _phonopy(atoms: Atoms, supercell: float | Sequence[int] | Sequence[Sequence[
 
     cell = PhonopyAtoms(
         symbols=atoms.get_chemical_symbols(),
-        cell=atoms.cell.array,
+        cell=atoms.cell.array * np.sign(np.linalg.det(atoms.cell.array)),  # phonopy wants it right-handed
         positions=atoms.positions,
         masses=atoms.get_masses(),
     )
@@ -211,7 +215,7 @@ def _summary(found: Phonons[Any]) -> Iterable[str]:
     repeats = np.diagonal(phonopy.supercell_matrix)
     diagonal = np.array_equal(np.diag(repeats), phonopy.supercell_matrix)
     yield (
-        f"{len(displaced)} displaced supercell{'s'[: len(displaced) > 1]} of {len(cell)} atoms"
+        f"{len(displaced)} displaced {'supercell' if len(displaced) == 1 else 'supercells'} of {len(cell)} atoms"
         + (f" ({' × '.join(map(str, repeats))} cells)" if diagonal else "")
     )
     yield f"highest frequency  {max(band.frequencies.max() for band in found.bands):.2f} THz"
@@ -221,16 +225,13 @@ def _summary(found: Phonons[Any]) -> Iterable[str]:
     yield f"  free energy      {1000 * thermal.free_energy[at]:.2f} meV/atom"
     yield f"  entropy          {thermal.entropy[at]:.2f} J/K per mole of atoms"
     yield f"  heat capacity    {thermal.heat_capacity[at]:.2f} J/K per mole of atoms"
-    yield _describe(found.imaginary, found.imaginary_share) if found.imaginary else "no imaginary modes"
+    yield _describe(found.imaginary, found.imaginary_share) if found.imaginary else "no imaginary modes: stable"
 
 
 def _describe(imaginary: Sequence[Mode], share: float) -> str:
     """Where the imaginary modes are, in one line."""
     first = imaginary[0]
     where = first.label or "q = ({:.3f}, {:.3f}, {:.3f})".format(*first.qpoint)
-    others = ", ".join(dict.fromkeys(mode.label for mode in imaginary[1:] if mode.label != first.label))
+    others = " and ".join(dict.fromkeys(mode.label for mode in imaginary[1:] if mode.label != first.label))
     also = f", others at {others}" if others else ""
-    return (
-        f"imaginary modes: the lowest is {-first.frequency:.2f}i THz at {where}{also}; {100 * share:.1f} % of all. "
-        "This is no minimum, or the supercell is too small"
-    )
+    return f"imaginary modes, lowest {-first.frequency:.2f}i THz at {where}{also}; {100 * share:.2g} % of the mesh"
