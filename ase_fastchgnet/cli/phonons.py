@@ -34,7 +34,7 @@ def phonons(
         Literal["traditional", "symfc"],
         typer.Option(metavar="traditional|symfc", help="Force constants by phonopy itself, or by symfc."),
     ] = "traditional",
-    mesh: Annotated[float, typer.Option(metavar="Å", help="Fineness of the q-points: 2π/mesh apart.")] = 50.0,
+    mesh: Annotated[float, typer.Option(metavar="Å", help="Fineness of the q-points: 2π/mesh apart.")] = 40.0,
     max_temperature: Annotated[float, typer.Option(metavar="K", help="Of the thermal properties.")] = 1000.0,
     out: OutFolder = None,
     overwrite: Overwrite = False,

@@ -116,7 +116,7 @@ def phonons(
     supercell: float | Sequence[int] | Sequence[Sequence[int]] = 12.0,
     displacement: float = 0.01,
     fc_calculator: Literal["traditional", "symfc"] = "traditional",
-    mesh: float = 50.0,
+    mesh: float = 40.0,
     temperatures: Sequence[float] = range(0, 1001, 10),
     progress: bool | None = None,
 ) -> Phonons[StructureT]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 IMAGINARY = 0.05  # THz below zero; what rounding leaves of the acoustic modes at Γ stays within
 LONGEST = 101  # q-points along the longest piece of the path
-DOS_POINTS = 250
+DOS_POINTS = 200
 
 
 class Mode(NamedTuple):
