@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic
@@ -20,7 +20,7 @@ from ase_fastchgnet.workflows.structures import StructureT, as_atoms, as_given
 
 if TYPE_CHECKING:
     from pymatgen.analysis.elasticity import ElasticTensor, Strain, Stress
-    from pymatgen.core import Structure, SymmOp
+    from pymatgen.core import Structure
 
 _log = logging.getLogger(__name__)
 
@@ -167,7 +167,6 @@ def elastic(
     """
     _require_pymatgen()
     from pymatgen.analysis.elasticity import ElasticTensor, Strain
-    from pymatgen.core.tensors import symmetry_reduce
 
     _check(strains)
     calculator = precise(calculator)
@@ -182,13 +181,13 @@ def elastic(
     )
     _warn_of_stress(start)
     crystal = _pymatgen(start)
-    equivalent = symmetry_reduce([Strain.from_index_amount(n, size) for n in range(6) for size in strains], crystal)
-    frames = [deformed(start, strain.get_deformation_matrix("symmetric")) for strain in equivalent]
+    distinct = _distinct([Strain.from_index_amount(n, size) for n in range(6) for size in strains], crystal)
+    frames = [deformed(start, strain.get_deformation_matrix("symmetric")) for strain, _ in distinct]
     if relax_ions:
         frames = ions_at_minimum(frames, calculator, fmax=fmax, optimizer=optimizer, progress=progress)
     else:
         frames = evaluated(frames, calculator)
-    measured = _fit(equivalent, frames, start)
+    measured = _fit(distinct, frames, start)
     return Elasticity(
         structure=as_given(start, structure),
         tensor=np.array(ElasticTensor.from_voigt((measured + measured.T) / 2).fit_to_structure(crystal, SYMPREC).voigt),
@@ -198,16 +197,37 @@ def elastic(
     )
 
 
-def _fit(equivalent: "Mapping[Strain, Sequence[SymmOp]]", frames: Sequence[Atoms], start: Atoms) -> Array:
+def _distinct(strains: "Sequence[Strain]", crystal: "Structure") -> "list[tuple[Strain, list[Array]]]":
+    """One of each set of strains that symmetry makes equal, and the rotations (3, 3) that turn it into all of them."""
+    from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
+
+    operations = SpacegroupAnalyzer(crystal, SYMPREC).get_symmetry_operations(cartesian=True)
+    # Once each: a supercell has every rotation many times, with other translations (pymatgen's symmetry_reduce would
+    # try them all).
+    rotations = np.unique([operation.rotation_matrix.round(12) for operation in operations], axis=0)
+    found: list[tuple[Strain, list[Array]]] = []
+    for strain in strains:
+        for one, ways in found:
+            images = rotations @ np.asarray(one) @ rotations.transpose(0, 2, 1)
+            same = np.abs(images - np.asarray(strain)).max(axis=(1, 2)) < 1e-8
+            if same.any():
+                ways.append(rotations[same.argmax()])
+                break
+        else:
+            found.append((strain, [np.eye(3)]))
+    return found
+
+
+def _fit(distinct: "Sequence[tuple[Strain, list[Array]]]", frames: Sequence[Atoms], start: Atoms) -> Array:
     """Constants as measured (6, 6), GPa: slopes of second Piola-Kirchhoff stress against Green-Lagrange strain."""
     from pymatgen.analysis.elasticity import ElasticTensor
 
-    strains: list[Strain] = []
-    stresses: list[Stress] = []
-    for (strain, operations), atoms in zip(equivalent.items(), frames, strict=True):
+    strains: list[Array] = []
+    stresses: list[Array] = []
+    for (strain, rotations), atoms in zip(distinct, frames, strict=True):
         stress = _stress(atoms).piola_kirchoff_2(strain.get_deformation_matrix("symmetric"))
-        strains += [strain, *(strain.transform(operation) for operation in operations)]
-        stresses += [stress, *(stress.transform(operation) for operation in operations)]
+        strains += [r @ np.asarray(strain) @ r.T for r in rotations]
+        stresses += [r @ np.asarray(stress) @ r.T for r in rotations]
     return np.array(ElasticTensor.from_independent_strains(strains, stresses, eq_stress=_stress(start)).voigt)
 
 
