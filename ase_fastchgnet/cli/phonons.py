@@ -56,11 +56,11 @@ def phonons(
     Frequencies are in THz. Imaginary ones are reported, and are negative numbers in tables and figures. There is no
     splitting of longitudinal and transverse optical modes: CHGNet knows no charges.
     """
+    size = _supercell(supercell)
     import numpy as np
 
     from ase_fastchgnet.workflows.lattice_dynamics import FILES, phonons
 
-    size = _supercell(supercell)
     calculator = make_calculator(model, device, dtype)
 
     def compute(atoms: "Atoms") -> "Phonons[Atoms]":
