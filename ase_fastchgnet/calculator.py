@@ -25,12 +25,13 @@ from ase_fastchgnet.evaluation.backend import (
     requested_device,
     resolve_backend,
 )
+from ase_fastchgnet.evaluation.chunk import Options as ChunkOptions
 from ase_fastchgnet.evaluation.evaluator import PROPERTIES, evaluate
 from ase_fastchgnet.evaluation.isolated import IsolatedGuard, IsolatedPolicy, check_isolated_policy
 from ase_fastchgnet.evaluation.moving import MovingBatch
 from ase_fastchgnet.evaluation.prediction import Array, Prediction, predictions_of
 from ase_fastchgnet.evaluation.source import ModelSource, check_source, load_weights, portable_name
-from ase_fastchgnet.graph import GraphBatch, NeighborCache
+from ase_fastchgnet.graph import Cutoffs, GraphBatch, NeighborCache
 from ase_fastchgnet.graph.validate import MAX_NUMBER
 from ase_fastchgnet.model.checkpoint import Checkpoint
 from ase_fastchgnet.model.output import ModelOutput
@@ -127,6 +128,12 @@ class FastCHGNet(Calculator):
             f"backend={resolve_backend(option['backend'])!r})"
         )
 
+    @property
+    def cutoffs(self) -> Cutoffs:
+        """Cut-off radii of atoms and bonds, Å."""
+        config = self._load_checkpoint().config
+        return Cutoffs(config.atom_cutoff, config.bond_cutoff)
+
     def get_spin_polarized(self) -> bool:
         """False: CHGNet takes no spin as input."""
         # Without this method ASE stores a bound one in the instance, and that cycle keeps tensors alive for long.
@@ -215,6 +222,12 @@ class FastCHGNet(Calculator):
         names = ("dtype", "device", "backend", "on_isolated_atoms")
         options = {name: self.parameters[name] for name in names}
         return evaluate(structures, self._load_checkpoint(), properties=properties, **options)
+
+    def chunk_options(self, properties: Collection[str] = PROPERTIES) -> ChunkOptions:
+        """This calculator's model and options for `evaluate_chunk`, which workers run."""
+        names = ("dtype", "device", "backend", "on_isolated_atoms")
+        options = {name: self.parameters[name] for name in names}
+        return ChunkOptions(model=self._source, gradient=not {"forces", "stress"}.isdisjoint(properties), **options)
 
     def moving_batch(self) -> MovingBatch:
         """For structures that move together, such as the images of a path: a batch that carries neighbours along."""

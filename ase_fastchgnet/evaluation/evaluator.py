@@ -79,8 +79,8 @@ def evaluate_batch(
 
 def _too_large(graph: GraphBatch, device: torch.device) -> StructureTooLargeError:
     return StructureTooLargeError(
-        f"{graph.n_atoms} atoms, {graph.n_edges} edges and {graph.n_angles} angles do not fit into the memory of {device}; "
-        "use a smaller cell, float32, or a device with more memory"
+        f"{graph.n_atoms} atoms, {graph.n_edges} edges and {graph.n_angles} angles do not fit into the memory of "
+        f"{device}; use a smaller cell, float32, or a device with more memory"
     )
 
 

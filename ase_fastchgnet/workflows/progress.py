@@ -20,7 +20,7 @@ LOG_SECONDS = 10.0
 class Meter:
     """Takes what has been done and shows it."""
 
-    def __init__(self, what: str, total: int, bar: Progress | None, level: int = logging.INFO) -> None:
+    def __init__(self, what: str, total: int | None, bar: Progress | None, level: int = logging.INFO) -> None:
         self.what = what
         self.total = total
         self._level = level
@@ -41,15 +41,17 @@ class Meter:
             return
         before, when = self._logged
         now = time.monotonic()
-        far = done - before >= max(1, self.total / 10) and now - when >= 1.0
-        if done >= self.total > before or far or now - when >= LOG_SECONDS:
-            _log.log(self._level, "%s: %d/%d  %s", self.what, done, self.total, note)
+        far = self.total is not None and done - before >= max(1, self.total / 10) and now - when >= 1.0
+        last = self.total is not None and done >= self.total > before
+        if last or far or now - when >= LOG_SECONDS:
+            whole = "" if self.total is None else f"/{self.total}"
+            _log.log(self._level, "%s: %d%s  %s", self.what, done, whole, note)
             self._logged = (done, now)
 
 
 @contextmanager
-def progress(what: str, total: int, shown: bool | None = None) -> Iterator[Meter]:
-    """A Meter for `total` pieces of work called `what`.
+def progress(what: str, total: int | None, shown: bool | None = None) -> Iterator[Meter]:
+    """A Meter for `total` pieces of work called `what`; None if nobody knows how many there are.
 
     `shown`: True draws the bar wherever standard error goes; None draws it on a terminal or in a notebook, and logs at
     level INFO elsewhere; False leaves it at DEBUG messages.

@@ -1,0 +1,90 @@
+"""The task of a worker: a chunk of structures in, their predictions and what was noticed out."""
+
+import functools
+import os
+import socket
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from ase import Atoms
+
+from ase_fastchgnet.graph import GraphBatch, NeighborCache
+from ase_fastchgnet.graph.size import Size
+from ase_fastchgnet.model.checkpoint import Checkpoint
+
+from .backend import Backend, load_backend
+from .evaluator import batches, evaluate_batch
+from .isolated import IsolatedGuard, IsolatedPolicy
+from .prediction import Prediction
+from .source import portable_name
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Item:
+    """A structure and its number in the whole."""
+
+    index: int
+    atoms: Atoms
+
+
+class Options(NamedTuple):
+    """What decides the predictions besides the structures."""
+
+    model: str | Checkpoint
+    dtype: str
+    device: str | None
+    backend: str
+    on_isolated_atoms: IsolatedPolicy
+    gradient: bool  # forces and stress too
+
+    def portable(self) -> "Options":
+        """The same for another process: the model by its name or path.  PicklingError if it has neither."""
+        return self._replace(model=portable_name(self.model))
+
+
+class ChunkResult(NamedTuple):
+    """What came of a chunk."""
+
+    outcomes: list[Prediction | str]  # of each item, or why there is none
+    warnings: list[str]  # texts
+    size: Size  # of all items that were evaluated
+    seconds: float
+    worker: str  # host and process
+
+
+@torch.inference_mode(False)  # as in evaluate
+def evaluate_chunk(options: Options, items: Sequence[Item]) -> ChunkResult:
+    """Predictions for all items; what is wrong with one is the outcome of that one."""
+    start = time.perf_counter()
+    backend = _backend(options.model, options.dtype, options.device, options.backend)
+    outcomes: dict[int, Prediction | str] = {}
+    graphs: dict[int, GraphBatch] = {}
+    with warnings.catch_warnings(record=True) as noticed:
+        warnings.simplefilter("always", UserWarning)
+        for item in items:
+            try:
+                graph = NeighborCache(backend.cutoffs).graph(item.atoms, item.index)
+                IsolatedGuard(options.on_isolated_atoms, backend.cutoffs.atom).check(graph, item.index)
+                graphs[item.index] = graph
+            except ValueError as error:
+                outcomes[item.index] = str(error).removeprefix(f"system {item.index}: ")
+    found = (p for batch in batches(iter(graphs.values())) for p in evaluate_batch(batch, backend, options.gradient))
+    for index, prediction in zip(graphs, found, strict=True):
+        outcomes[index] = str(prediction) if isinstance(prediction, MemoryError) else prediction
+    return ChunkResult(
+        [outcomes[item.index] for item in items],
+        [str(warning.message) for warning in noticed],
+        Size.total(Size(1, g.n_atoms, g.n_edges, g.n_angles) for g in graphs.values()),
+        time.perf_counter() - start,
+        f"{socket.gethostname()}:{os.getpid()}",
+    )
+
+
+@functools.lru_cache(maxsize=4)
+def _backend(model: str | Checkpoint, dtype: str, device: str | None, backend: str) -> Backend:
+    """Once in a process, not once a chunk."""
+    return load_backend(model, dtype=dtype, device=device, backend=backend)

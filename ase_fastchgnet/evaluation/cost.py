@@ -1,0 +1,52 @@
+"""How long an evaluation takes: a model of its size, fitted to what was measured on the machine."""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import nnls
+
+from ase_fastchgnet.graph.size import Size
+
+
+@dataclass(frozen=True, slots=True)
+class CostModel:
+    """seconds = structure · structures + atom · atoms + edge · edges + angle · angles."""
+
+    structure: float
+    atom: float
+    edge: float
+    angle: float
+
+    def seconds(self, size: Size) -> float:
+        """Predicted time of structures of this size."""
+        return float(np.dot(size, (self.structure, self.atom, self.edge, self.angle)))
+
+
+# Energy, forces and stress on one core of a server of 2024, float32 (python -m benchmarks.screening).
+TYPICAL = CostModel(structure=2e-3, atom=0.0, edge=8e-6, angle=8e-6)
+
+
+def fit(sizes: Sequence[Size], seconds: Sequence[float]) -> CostModel:
+    """The model that is least wrong, relative to each measurement; no term is negative."""
+    weights = 1 / np.asarray(seconds)
+    coefficients, _ = nnls(np.asarray(sizes, dtype=float) * weights[:, None], np.ones(len(weights)))
+    return CostModel(*coefficients.tolist())
+
+
+class Learning:
+    """A cost model that gets better while work goes on: fitted to the last measurements again and again."""
+
+    ENOUGH = 8  # measurements; before, TYPICAL has to do
+    KEPT = 200
+
+    def __init__(self) -> None:
+        self.model = TYPICAL
+        self._measured: deque[tuple[Size, float]] = deque(maxlen=self.KEPT)
+
+    def measured(self, size: Size, seconds: float) -> None:
+        """Structures of this size took so long."""
+        self._measured.append((size, seconds))
+        if len(self._measured) >= self.ENOUGH:
+            self.model = fit(*zip(*self._measured, strict=True))

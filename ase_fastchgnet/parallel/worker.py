@@ -1,0 +1,35 @@
+"""A worker process: `python -m ase_fastchgnet.parallel.worker FILENO` answers calls until the line is closed."""
+
+import pickle
+import sys
+from multiprocessing.connection import Connection
+
+
+def serve(line: Connection) -> None:
+    """Answers each call with (True, what it returned) or (False, the exception it raised)."""
+    while True:
+        try:
+            # From the process that started this one, over a socket that only the two of them have.
+            function, args, kwargs = pickle.loads(line.recv_bytes())
+        except EOFError:
+            return
+        try:
+            answer = _packed(True, function(*args, **kwargs))
+        except Exception as error:
+            answer = _packed(False, error)
+        try:
+            line.send_bytes(answer)
+        except BrokenPipeError:  # nobody is left to hear it
+            return
+
+
+def _packed(succeeded: bool, value: object) -> bytes:
+    try:
+        return pickle.dumps((succeeded, value), pickle.HIGHEST_PROTOCOL)
+    except (pickle.PicklingError, TypeError, AttributeError) as error:
+        return pickle.dumps((False, TypeError(f"the answer {value!r:.200} cannot be pickled: {error}")))
+
+
+if __name__ == "__main__":
+    with Connection(int(sys.argv[1])) as line:
+        serve(line)

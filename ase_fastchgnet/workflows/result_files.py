@@ -1,0 +1,205 @@
+"""Results of many structures on disk, so that a run killed at any moment loses and repeats nothing that is there."""
+
+import io
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import ase.io
+import numpy as np
+from ase.io.extxyz import write_extxyz
+
+from ase_fastchgnet.workflows.calculators import with_results
+
+Record = dict[str, Any]  # of one structure; "index" and "id" say which, "error" why there is no result
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A record that is on the disk."""
+
+    index: int  # of the structure in its source
+    id: str
+    succeeded: bool
+
+
+class ResultFile(Protocol):
+    """A file or folder that grows by whole records."""
+
+    def done(self) -> Iterator[Done]:
+        """What is there already."""
+
+    def append(self, records: Sequence[Record]) -> None:
+        """Add records; when this returns they are on the disk."""
+
+    def close(self) -> None:
+        """No more records."""
+
+
+def open_results(path: Path, *, resume: bool, overwrite: bool) -> ResultFile:
+    """The results at `path`, by its suffix: .jsonl, .extxyz, or .parquet, a folder of Parquet files.
+
+    FileExistsError if there are some and neither `resume` nor `overwrite` is set, ValueError for another suffix, and
+    OSError if it cannot be written, which is tried here.
+    """
+    if path.suffix not in FORMATS:
+        raise ValueError(f"{path}: unknown suffix {path.suffix!r}; results go to {', '.join(FORMATS)}")
+    if path.exists() and not (resume or overwrite):
+        raise FileExistsError(f"{path} exists: resume continues it, overwrite replaces it, or choose another name")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return FORMATS[path.suffix](path, fresh=not resume)
+
+
+class _Growing:
+    """A file of which only the end can be torn by a kill; that is cut off."""
+
+    def __init__(self, path: Path, *, fresh: bool) -> None:
+        self._file = open(path, "wb+" if fresh else "ab+")  # noqa: SIM115
+        self._file.truncate(self._end_of_last_record())
+
+    def append(self, records: Sequence[Record]) -> None:
+        """Add records; when this returns they are on the disk."""
+        self._file.write(b"".join(map(self._bytes, records)))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """No more records."""
+        self._file.close()
+
+    def _end_of_last_record(self) -> int:
+        raise NotImplementedError
+
+    def _bytes(self, record: Record) -> bytes:
+        raise NotImplementedError
+
+
+class JsonLines(_Growing):
+    """One record as a JSON object on each line."""
+
+    def done(self) -> Iterator[Done]:
+        """What is there already."""
+        with open(self._file.name, "rb") as file:
+            for line in file:
+                record = json.loads(line)
+                yield Done(record["index"], record["id"], "error" not in record)
+
+    def _end_of_last_record(self) -> int:
+        self._file.seek(0)
+        return sum(len(line) for line in self._file if line.endswith(b"\n"))
+
+    def _bytes(self, record: Record) -> bytes:
+        return json.dumps(_listed(record)).encode() + b"\n"
+
+
+class Extxyz(_Growing):
+    """Structures with their results, as ASE reads them; what failed is not in it, and is tried again."""
+
+    def done(self) -> Iterator[Done]:
+        """What is there already."""
+        for atoms in ase.io.iread(self._file.name, index=":", format="extxyz"):
+            yield Done(int(atoms.info["index"]), str(atoms.info["id"]), True)
+
+    def _end_of_last_record(self) -> int:
+        self._file.seek(0)
+        end = 0
+        while (lines := [self._file.readline()])[0]:
+            lines += [self._file.readline() for _ in range(int(lines[0]) + 1)]
+            if not lines[-1].endswith(b"\n"):
+                break
+            end += sum(map(len, lines))
+        return end
+
+    def _bytes(self, record: Record) -> bytes:
+        if "error" in record:
+            return b""
+        atoms = record["atoms"].copy()
+        atoms.info = {"id": record["id"], "index": record["index"]}
+        names = {"energy_eV": "energy", "energies_eV": "energies", "forces_eV_A": "forces", "magmoms_muB": "magmoms"}
+        names["stress_eV_A3"] = "stress"
+        results = {name: record[key] for key, name in names.items() if record.get(key) is not None}
+        text = io.StringIO()
+        write_extxyz(text, with_results(atoms, results))
+        return text.getvalue().encode()
+
+
+class ParquetFolder:
+    """A folder of Parquet files that pandas, polars, pyarrow and Dask read as one table; each appears complete."""
+
+    def __init__(self, path: Path, *, fresh: bool) -> None:
+        try:
+            import pyarrow
+            import pyarrow.parquet
+        except ImportError as error:
+            raise ImportError("Parquet needs pyarrow: pip install 'ase-fastchgnet[parquet]'") from error
+        self._arrow, self._parquet = pyarrow, pyarrow.parquet
+        self._path = path
+        path.mkdir(exist_ok=True)
+        if fresh:
+            for part in self._parts():
+                part.unlink()
+        self._next = 1 + max((int(part.stem.partition("-")[2]) for part in self._parts()), default=-1)
+        with tempfile.NamedTemporaryFile(dir=path):  # it can be written to
+            pass
+
+    def done(self) -> Iterator[Done]:
+        """What is there already."""
+        for part in self._parts():
+            table = self._parquet.read_table(part, columns=["index", "id", "error"])
+            for index, name, error in zip(*(column.to_pylist() for column in table.columns), strict=True):
+                yield Done(index, name, error is None)
+
+    def append(self, records: Sequence[Record]) -> None:
+        """Add records as one more file; when this returns it is on the disk."""
+        table = self._arrow.Table.from_pylist([_listed(record) for record in records], schema=self._schema())
+        unfinished = self._path / f".part-{self._next:06d}.unfinished"
+        with open(unfinished, "wb") as file:
+            self._parquet.write_table(table, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, self._path / f"part-{self._next:06d}.parquet")
+        self._next += 1
+
+    def close(self) -> None:
+        """No more records; what a kill left unfinished goes."""
+        for unfinished in self._path.glob(".part-*.unfinished"):
+            unfinished.unlink()
+
+    def _parts(self) -> list[Path]:
+        return sorted(self._path.glob("part-*.parquet"))
+
+    def _schema(self) -> Any:
+        a = self._arrow
+        vector = a.list_(a.float64())
+        return a.schema(
+            [
+                ("id", a.string()),
+                ("index", a.int64()),
+                ("formula", a.string()),
+                ("n_atoms", a.int64()),
+                ("energy_eV", a.float64()),
+                ("energy_eV_per_atom", a.float64()),
+                ("energies_eV", vector),
+                ("forces_eV_A", a.list_(vector)),
+                ("stress_eV_A3", vector),
+                ("magmoms_muB", vector),
+                ("error", a.string()),
+            ]
+        )
+
+
+FORMATS: dict[str, type[JsonLines] | type[Extxyz] | type[ParquetFolder]] = {
+    ".jsonl": JsonLines,
+    ".extxyz": Extxyz,
+    ".parquet": ParquetFolder,
+}
+
+
+def _listed(record: Mapping[str, Any]) -> Record:
+    """The record as plain numbers and lists, without the structure and what is None."""
+    listed = {key: value.tolist() if isinstance(value, np.ndarray) else value for key, value in record.items()}
+    return {key: value for key, value in listed.items() if value is not None and key != "atoms"}
