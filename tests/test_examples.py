@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +54,7 @@ def assert_as_expected(found: str, name: str) -> None:
 
 def test_every_example_is_tested() -> None:
     source = Path(__file__).read_text()
-    assert len(EXAMPLES) == 6
+    assert len(EXAMPLES) == 7
     assert all(f"def test_{path.stem[3:]}" in source for path in EXAMPLES)
 
 
@@ -127,16 +126,20 @@ def test_batch(tmp_path: Path) -> None:
 def test_phonons(tmp_path: Path) -> None:
     phonopy = pytest.importorskip("phonopy")
     assert_as_expected(run("05", tmp_path), "05")
-    assert (tmp_path / "demo_out" / "phonon_dos.png").read_bytes().startswith(PNG)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        phonons = phonopy.load(tmp_path / "demo_out" / "phonopy.yaml", log_level=0)
-        at_gamma = phonons.run_qpoints([[0, 0, 0]])
-    frequencies = (at_gamma or phonons.qpoints).frequencies[0]
+    folder = tmp_path / "demo_out" / "phonons"
+    assert all((folder / name).read_bytes().startswith(PNG) for name in ("bands.png", "dos.png", "thermal.png"))
+    found = phonopy.load(folder / "phonopy_params.yaml", log_level=0).run_qpoints([[0, 0, 0]])
+    (frequencies,) = found.frequencies
     assert len(frequencies) == 6
     np.testing.assert_allclose(frequencies[:3], 0, atol=0.05)  # THz: translations cost nothing
     assert np.ptp(frequencies[3:]) < 0.01  # the optical modes of silicon are degenerate
     assert 12 < frequencies[-1] < 14
+
+
+def test_elastic(tmp_path: Path) -> None:
+    pytest.importorskip("pymatgen.core")
+    assert_as_expected(run("06", tmp_path), "06")
+    assert (tmp_path / "demo_out" / "elastic" / "elastic.json").exists()
 
 
 def test_neb(tmp_path: Path) -> None:
