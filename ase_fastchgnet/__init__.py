@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from ase_fastchgnet.evaluation import evaluate as evaluate
     from ase_fastchgnet.model.checkpoint import load_checkpoint as load_checkpoint
     from ase_fastchgnet.model.checkpoint import save_checkpoint as save_checkpoint
-    from ase_fastchgnet.workflows.dynamics import DynamicsError as DynamicsError
     from ase_fastchgnet.workflows.dynamics import MDRun as MDRun
     from ase_fastchgnet.workflows.dynamics import md as md
     from ase_fastchgnet.workflows.elastic_band import ReactionPath as ReactionPath
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from ase_fastchgnet.workflows.transport import Diffusion as Diffusion
     from ase_fastchgnet.workflows.transport import arrhenius as arrhenius
     from ase_fastchgnet.workflows.transport import diffusion as diffusion
+    from ase_fastchgnet.workflows.watch import DynamicsError as DynamicsError
 
 __version__ = "0.1.0"
 __all__ = [
@@ -72,7 +72,7 @@ __all__ = [
 _HOME = {
     "Arrhenius": "ase_fastchgnet.workflows.transport",
     "Diffusion": "ase_fastchgnet.workflows.transport",
-    "DynamicsError": "ase_fastchgnet.workflows.dynamics",
+    "DynamicsError": "ase_fastchgnet.workflows.watch",
     "Elasticity": "ase_fastchgnet.workflows.elasticity",
     "EquationOfState": "ase_fastchgnet.workflows.equation_of_state",
     "FastCHGNet": "ase_fastchgnet.calculator",

@@ -16,6 +16,7 @@ from ase_fastchgnet import __version__
 from .elastic import elastic
 from .eos import eos
 from .info import info
+from .md import md
 from .neb import neb
 from .phonons import phonons
 from .predict import predict
@@ -121,5 +122,6 @@ _add(relax, "Structures")
 _add(eos, "Properties")
 _add(elastic, "Properties")
 _add(phonons, "Properties")
+_add(md, "Properties")
 _add(neb, "Properties")
 _add(info, "About")

@@ -1,16 +1,15 @@
 """md: molecular dynamics that is written down, watched, and can be continued to the last bit."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Generic, Literal, NamedTuple, TypedDict
+from typing import Any, Generic, Literal, TypedDict
 
 import ase.io
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator
-from ase.md.md import MolecularDynamics
 from ase.md.velocitydistribution import Stationary, thermalize_momenta
 
 from ase_fastchgnet.calculator import FastCHGNet
@@ -20,18 +19,9 @@ from ase_fastchgnet.workflows.recorder import FINAL, LAST_GOOD, Output, Recorder
 from ase_fastchgnet.workflows.restart import identity
 from ase_fastchgnet.workflows.structures import StructureT, as_atoms, as_given
 from ase_fastchgnet.workflows.thermo import Thermo
+from ase_fastchgnet.workflows.watch import DynamicsError, watched
 
 Progress = bool | Callable[[int, float], None] | None
-
-MAX_RATIO = 4.0  # a cell whose volume has grown or shrunk by more is no solid or liquid any more
-
-
-class DynamicsError(RuntimeError):
-    """A run that blew up; `frame` is the last step that was good, with its velocities."""
-
-    def __init__(self, message: str, frame: Atoms) -> None:
-        super().__init__(message)
-        self.frame = frame
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -44,6 +34,25 @@ class MDRun(Generic[StructureT]):
     timestep: float  # fs
     trajectory: Path | None  # the file with the frames; None if there is none
     kept: list[Atoms]  # the frames, if there is no file
+
+    def __str__(self) -> str:
+        """A summary; averages and standard deviations are of the second half of the run."""
+        final = as_atoms(self.structure)
+        late = self.thermo.after(self.thermo.time[-1] / 2)
+        picoseconds = self.n_steps * self.timestep / 1000
+        lines = [f"{final.get_chemical_formula()}: {self.n_steps} steps of {self.timestep:g} fs, {picoseconds:g} ps"]
+        for name, values, unit in (
+            ("temperature", late.temperature, "K"),
+            ("potential energy", late.potential / len(final), "eV/atom"),
+            ("pressure", late.pressure, "GPa"),
+            ("volume", None if late.volume is None else late.volume / len(final), "Å³/atom"),
+        ):
+            if values is not None:
+                digits = 0 if unit == "K" else 3
+                lines.append(f"{name:17}{values.mean():.{digits}f} ± {values.std():.{digits}f} {unit}")
+        if late.conserved is not None and len(late.time) > 1:
+            lines.append(f"{'drift':17}{1000 * late.drift() / len(final):+.3f} meV/atom/ps, of the conserved energy")
+        return "\n".join(lines)
 
     def frames(self) -> list[Atoms]:
         """The trajectory, read from its file if there is one; `info` of each frame has its "step" and "time_fs"."""
@@ -101,7 +110,7 @@ def md(
                          "npt-mtk", "npt-mtk-isotropic", "npt-berendsen" (angles fixed), "npt-berendsen-isotropic"
     temperature          K, of the thermostat; of the initial velocities in "nve"
     pressure             GPa
-    timestep             fs; 2 is fine without hydrogen and lithium, 0.5 to 1 with them
+    timestep             fs; 2 does for most solids, 0.5 to 1 with hydrogen
     thermostat_time      fs, time constant of the thermostat; Langevin's friction is its inverse
     barostat_time        fs, time constant of the barostat
     bulk_modulus         GPa, for Berendsen's barostat only
@@ -197,7 +206,7 @@ def _run(
         checkpoint.restore_dynamics(dynamics, ensemble.state)
     recorder = Recorder(dynamics, ensemble, output, rng, settings.timestep, run, checkpoint)
     try:
-        for kelvin in _watched(dynamics, steps, limit=limit, volume=volume):
+        for kelvin in watched(dynamics, steps, limit=limit, volume=volume):
             recorder.record(end=dynamics.nsteps == steps)
             tell(dynamics.nsteps, kelvin)
     except DynamicsError as error:
@@ -215,59 +224,6 @@ def _run(
         trajectory=output.trajectory(),
         kept=recorder.frames,
     )
-
-
-def _watched(dynamics: MolecularDynamics, steps: int, *, limit: float, volume: float) -> Iterator[float]:
-    """Yields the temperature (K) at the start and after each step; DynamicsError once the run has blown up."""
-    if dynamics.nsteps > steps:
-        raise ValueError(f"steps={steps}, but the run to resume is at step {dynamics.nsteps} already")
-    atoms = dynamics.atoms
-    good: _State | None = None
-    walk = dynamics.irun(steps - dynamics.nsteps)
-    while True:
-        try:
-            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # seen below, and said in words
-                next(walk)
-        except StopIteration:
-            return
-        except ValueError as error:
-            if good is None:
-                raise  # bad input, and not what became of it
-            raise DynamicsError(f"the run blew up after step {good.step}: {error}", good.put_on(atoms)) from error
-        energy, kelvin = atoms.get_potential_energy(), float(atoms.get_temperature())
-        ratio = atoms.cell.volume / volume if volume else 1.0
-        if not (np.isfinite(energy) and kelvin <= limit and 1 / MAX_RATIO < ratio < MAX_RATIO):
-            state = (
-                f"at step {dynamics.nsteps} the temperature is {kelvin:.6g} K (limit {limit:g} K), the potential "
-                f"energy {energy:.6g} eV, the volume {ratio:.3g} times that at the start"
-            )
-            if good is None:
-                raise ValueError(f"the run cannot start: {state}")
-            raise DynamicsError(
-                f"the run blew up: {state}; relax the structure first, choose a shorter timestep, or raise "
-                "max_temperature if this is meant",
-                good.put_on(atoms),
-            )
-        good = _State(dynamics.nsteps, atoms.get_positions(), atoms.get_momenta(), atoms.cell.array.copy())
-        yield kelvin
-
-
-class _State(NamedTuple):
-    """A step to go back to; cheaper than a copy of the Atoms."""
-
-    step: int
-    positions: np.ndarray
-    momenta: np.ndarray
-    cell: np.ndarray
-
-    def put_on(self, atoms: Atoms) -> Atoms:
-        """A copy of `atoms` as they were at this step."""
-        frame: Atoms = atoms.copy()
-        frame.info = {"step": self.step}
-        frame.set_cell(self.cell)
-        frame.set_positions(self.positions, apply_constraint=False)
-        frame.set_momenta(self.momenta, apply_constraint=False)
-        return frame
 
 
 def _start(structure: Any) -> Atoms:

@@ -1,5 +1,6 @@
 """Diffusion from trajectories: mean squared displacements, coefficients with error bars, and their Arrhenius law."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms, units
-from scipy.special import stdtrit  # type: ignore[import-untyped]
+from scipy.special import stdtrit
 
 from ase_fastchgnet.workflows.displacements import frames_of, times_of, unwrapped_positions
 from ase_fastchgnet.workflows.dynamics import MDRun
@@ -16,9 +17,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_log = logging.getLogger(__name__)
+
 CM2_PER_S = 0.1  # of 1 Å²/fs
 ONE_SIGMA = 0.8413447460685429  # of a normal distribution lies below one standard deviation
 LEAST_FRAMES = 10  # in a block
+STRAIGHT = 0.3  # so far from 1 may the exponent be
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -37,6 +41,13 @@ class Diffusion:
     msd_error: np.ndarray  # (lags,) Å²
     fit: tuple[float, float]  # fs, between which the slope was taken
     n_blocks: int
+
+    def __str__(self) -> str:
+        """The coefficient, and what to judge it by."""
+        return (
+            f"D({self.species}) = {_with_error(self.coefficient, self.error)} cm²/s, mean squared displacement growing "
+            f"as t^{self.exponent:.2f} from {self.fit[0] / 1000:g} to {self.fit[1] / 1000:g} ps"
+        )
 
     def write(self, path: str | Path) -> None:
         """Write the mean squared displacement as CSV."""
@@ -109,6 +120,14 @@ def diffusion(
     coefficient, error = _mean_and_error(slopes.mean(axis=1))
     by_direction, by_direction_error = _mean_and_error(slopes)
     total, total_error = _mean_and_error(msd.sum(axis=2))
+    exponent = float(np.polyfit(np.log(lag[inside]), np.log(np.maximum(total[inside], 1e-300)), 1)[0])
+    if abs(exponent - 1) > STRAIGHT:
+        _log.warning(
+            "%s: the mean squared displacement grows as t^%.2f, so this is no diffusion (yet): run longer, use fewer "
+            "blocks, or fit later",
+            name,
+            exponent,
+        )
     return Diffusion(
         species=name,
         n_atoms=positions.shape[1],
@@ -116,7 +135,7 @@ def diffusion(
         error=float(error),
         by_direction=by_direction,
         by_direction_error=by_direction_error,
-        exponent=float(np.polyfit(np.log(lag[inside]), np.log(np.maximum(total[inside], 1e-300)), 1)[0]),
+        exponent=exponent,
         lag=lag,
         msd=total,
         msd_error=total_error,
@@ -137,6 +156,11 @@ class Arrhenius:
     coefficients: np.ndarray  # cm²/s
     errors: np.ndarray | None  # cm²/s
     covariance: np.ndarray  # (2, 2) of Eₐ and ln D₀
+
+    def __str__(self) -> str:
+        """Activation energy and prefactor."""
+        energy = _with_error(self.activation_energy, self.activation_energy_error)
+        return f"Eₐ = {energy} eV, D₀ = {self.prefactor:.2g} cm²/s within a factor of {self.prefactor_factor:.2g}"
 
     def coefficient(self, temperature: float) -> tuple[float, float]:
         """The coefficient at any temperature (K) and its standard error, cm²/s."""

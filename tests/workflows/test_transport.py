@@ -85,12 +85,13 @@ def test_mean_squared_displacement_is_its_definition() -> None:
     assert found.msd[0] == pytest.approx(0, abs=1e-9)
 
 
-def test_ballistic_flight_and_vibration_are_told_from_diffusion() -> None:
+def test_ballistic_flight_and_vibration_are_told_from_diffusion(caplog: pytest.LogCaptureFixture) -> None:
     rng = np.random.default_rng(0)
     time = 20.0 * np.arange(200)
     flight = rng.normal(size=(1, 10, 3)) * 1e-3 * time[:, None, None]
     ballistic = diffusion(with_framework(flight), "Li", blocks=2)
     assert ballistic.exponent == pytest.approx(2, abs=1e-6)
+    assert "grows as t^2.00, so this is no diffusion" in caplog.text
     # (v t)² exactly
     assert ballistic.msd[10] == pytest.approx((flight[10] ** 2).sum(axis=1).mean(), rel=1e-6)
     vibration = rng.normal(scale=0.1, size=(200, 10, 3))
@@ -98,6 +99,9 @@ def test_ballistic_flight_and_vibration_are_told_from_diffusion() -> None:
     assert caged.exponent == pytest.approx(0, abs=0.1)
     assert caged.msd[3] == pytest.approx(6 * 0.1**2, rel=0.1)
     assert abs(caged.coefficient) < 3 * caged.error
+    caplog.clear()
+    diffusion(with_framework(walk(1000, 10, seed=1)), "Li")
+    assert not caplog.text
 
 
 def test_atoms_that_were_folded_back_are_unfolded() -> None:
