@@ -48,7 +48,7 @@ def _describe_installation() -> None:
             f"  {name:<17}{config['atom_cutoff']:>10g} Å  {config['bond_cutoff']:>10g} Å  {description['sha256'][:16]}…"
         )
     print("\nDevices")
-    print(f"  cpu      {torch.get_num_threads()} threads; set OMP_NUM_THREADS to change")
+    print(f"  cpu      {torch.get_num_threads()} thread(s), as OMP_NUM_THREADS says or torch chooses")
     for n in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(n)
         print(f"  cuda:{n}   {properties.name}, {properties.total_memory / 2**30:.0f} GiB")
