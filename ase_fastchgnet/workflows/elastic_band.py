@@ -206,7 +206,7 @@ def _evaluator(calculator: Calculator) -> Evaluate:
     def together(images: Images) -> dict[int, dict[str, Any]]:
         found = {}
         for n, prediction in batch.evaluate(images).items():
-            if isinstance(prediction, ValueError):
+            if isinstance(prediction, Exception):
                 raise ValueError(f"image {n}: {str(prediction).removeprefix(f'system {n}: ')}") from prediction
             found[n] = prediction.results()
         return found

@@ -7,7 +7,7 @@ from ase import Atoms
 from ase.build import minimize_rotation_and_translation
 from ase.geometry import find_mic
 from ase.mep import NEB, idpp_interpolate
-from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
+from scipy.optimize import linear_sum_assignment
 
 _log = logging.getLogger(__name__)
 
