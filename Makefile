@@ -62,5 +62,5 @@ clean:
 	@touch $@
 
 .venv/dev.stamp: .venv/torch.stamp pyproject.toml
-	$(PIP) --constraint constraints.txt --editable '.[dev,plot,phonons,pymatgen]'
+	$(PIP) --constraint constraints.txt --editable '.[dev,cluster,parquet,phonons,plot,pymatgen]'
 	@touch $@ .venv/demo.stamp

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from ase_fastchgnet.workflows.relaxation import relax as relax
     from ase_fastchgnet.workflows.relaxation import relax_many as relax_many
     from ase_fastchgnet.workflows.replicas import md_replicas as md_replicas
+    from ase_fastchgnet.workflows.screening import Screening as Screening
+    from ase_fastchgnet.workflows.screening import evaluate_many as evaluate_many
+    from ase_fastchgnet.workflows.screening import screen as screen
     from ase_fastchgnet.workflows.thermo import Thermo as Thermo
     from ase_fastchgnet.workflows.transport import Arrhenius as Arrhenius
     from ase_fastchgnet.workflows.transport import Diffusion as Diffusion
@@ -51,6 +54,7 @@ __all__ = [
     "ReactionPath",
     "Relaxation",
     "RelaxationError",
+    "Screening",
     "Thermo",
     "__version__",
     "arrhenius",
@@ -58,6 +62,7 @@ __all__ = [
     "elastic",
     "eos",
     "evaluate",
+    "evaluate_many",
     "load_checkpoint",
     "md",
     "md_replicas",
@@ -67,6 +72,7 @@ __all__ = [
     "relax",
     "relax_many",
     "save_checkpoint",
+    "screen",
 ]
 
 _HOME = {
@@ -89,6 +95,7 @@ _HOME = {
     "elastic": "ase_fastchgnet.workflows.elasticity",
     "eos": "ase_fastchgnet.workflows.equation_of_state",
     "evaluate": "ase_fastchgnet.evaluation",
+    "evaluate_many": "ase_fastchgnet.workflows.screening",
     "load_checkpoint": "ase_fastchgnet.model.checkpoint",
     "md": "ase_fastchgnet.workflows.dynamics",
     "md_replicas": "ase_fastchgnet.workflows.replicas",
@@ -98,6 +105,8 @@ _HOME = {
     "relax": "ase_fastchgnet.workflows.relaxation",
     "relax_many": "ase_fastchgnet.workflows.relaxation",
     "save_checkpoint": "ase_fastchgnet.model.checkpoint",
+    "screen": "ase_fastchgnet.workflows.screening",
+    "Screening": "ase_fastchgnet.workflows.screening",
 }
 
 

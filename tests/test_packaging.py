@@ -19,7 +19,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PINS = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if line[:1] != "#")
 
 LAYERS = [  # a module may import its own row and the rows above it
-    ["fastchgnet_kernels"],
+    ["fastchgnet_kernels", "ase_fastchgnet.parallel"],
     ["ase_fastchgnet.graph"],
     ["ase_fastchgnet.model"],
     ["ase_fastchgnet.evaluation"],
@@ -123,7 +123,7 @@ def requirements(*extras: str) -> list[Any]:
     return [Requirement(line) for line in lines]
 
 
-@pytest.mark.parametrize("requirement", requirements("dev", "gpu", "phonons", "plot", "pymatgen"), ids=str)
+@pytest.mark.parametrize("requirement", requirements("cluster", "dev", "gpu", "parquet", "phonons", "plot", "pymatgen"), ids=str)
 def test_the_tested_version_of_every_requirement_is_pinned_and_allowed(requirement: Requirement) -> None:
     pin = PINS[canonicalize_name(requirement.name)]
     assert requirement.specifier.contains(pin)
