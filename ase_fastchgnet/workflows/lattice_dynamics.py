@@ -144,7 +144,8 @@ def phonons(
     phonopy.generate_displacements(distance=displacement)
     phonopy.forces = _forces(phonopy, atoms, calculator, progress)
     phonopy.produce_force_constants(fc_calculator=fc_calculator)
-    phonopy.symmetrize_force_constants(use_symfc_projector=fc_calculator == "symfc")
+    if fc_calculator == "traditional":  # symfc's have all symmetries from the start
+        phonopy.symmetrize_force_constants()
     found = spectrum(phonopy, mesh=mesh, temperatures=temperatures)
     if found.imaginary:
         _log.warning(
@@ -166,9 +167,9 @@ def _phonopy(atoms: Atoms, supercell: float | Sequence[int] | Sequence[Sequence[
         positions=atoms.positions,
         masses=atoms.get_masses(),
     )
-    if isinstance(supercell, int | float):
+    if np.ndim(supercell) == 0:
         heights = 1 / np.linalg.norm(np.linalg.inv(atoms.cell.array), axis=0)  # between opposite faces of the cell
-        supercell = [int(n) for n in np.ceil(supercell / heights - 1e-6)]
+        supercell = [int(n) for n in np.ceil(np.asarray(supercell) / heights - 1e-6)]
     matrix = np.diag(supercell) if np.ndim(supercell) == 1 else np.asarray(supercell)
     return Phonopy(cell, supercell_matrix=matrix, primitive_matrix=guess_primitive_matrix(cell))
 
@@ -179,7 +180,7 @@ def _forces(phonopy: "Phonopy", atoms: Atoms, calculator: Calculator, progress: 
         Atoms(numbers=one.numbers, positions=one.positions, cell=one.cell, pbc=True)
         for one in phonopy.supercells_with_displacements
     ]
-    _log.info("%d displaced supercells of %d atoms", len(displaced), len(displaced[0]))
+    _log.info("displaced supercells: %d of %d atoms each", len(displaced), len(displaced[0]))
     chunk = max(1, CHUNK_ATOMS // len(displaced[0]))
     forces: list[Array] = []
     with progress_of("displaced supercells", len(displaced), progress) as meter:

@@ -64,7 +64,9 @@ def crystal_at_minimum(
         options: RelaxOptions = {**_options(fmax, optimizer), "fix_symmetry": fix_symmetry}
         atoms = _converged(relax(atoms, calculator, progress=progress, **options))
         results = atoms.calc.results
-    return with_results(Atoms(atoms, constraint=[]), results)
+    atoms = atoms.copy()
+    atoms.set_constraint()
+    return with_results(atoms, results)
 
 
 def ions_at_minimum(
