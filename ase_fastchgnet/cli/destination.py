@@ -21,12 +21,19 @@ Put = Callable[[int, "Atoms | None", Row], None]  # number of the structure, wha
 SUFFIXES = (*RESULT_SUFFIXES, *ONE_STRUCTURE)
 
 
+def check_file(out: Path | None, *, overwrite: bool) -> None:
+    """What can be found wrong with `out` before anything is read, if it is a file, is wrong usage."""
+    if out is not None and not is_folder(out):
+        check_suffix(out, SUFFIXES)
+        check_free(out, overwrite=overwrite)
+
+
 def destination(
     out: Path | None, format: str, inputs: Sequence[Input], *, overwrite: bool
 ) -> AbstractContextManager[Put]:
-    """Takes each structure by its number, in any order; what is wrong with `out` is wrong usage, and said at once.
+    """Takes each structure by its number, in any order; wrong usage if they do not fit, or files are in the way.
 
-    A file holds them in order and appears when all are there; in a folder, each one appears when it is put.
+    A file, which `check_file` has seen, holds them in order and appears when all are there; in a folder, each one appears when it is put.
     """
     if out is None:
         return nullcontext(lambda number, atoms, row: None)
@@ -34,13 +41,11 @@ def destination(
         paths = [out / f"{stem}.{format}" for stem in stems(inputs)]
         check_free(*paths, summary_of(out), overwrite=overwrite)
         return nullcontext(lambda number, atoms, row: _write(paths[number], atoms, row))
-    suffix = check_suffix(out, SUFFIXES)
-    if suffix in ONE_STRUCTURE and len(inputs) > 1:
+    if suffix_of(out) in ONE_STRUCTURE and len(inputs) > 1:
         raise typer.BadParameter(
             f"{out} holds one structure, and there are {len(inputs)}; name a folder (relaxed/) or an .extxyz file",
             param_hint="'--out'",
         )
-    check_free(out, overwrite=overwrite)
     return _in_order(out)
 
 

@@ -50,11 +50,12 @@ def check_free(*paths: Path, overwrite: bool, option: str = "--out") -> None:
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A path of the same name to write to; the file appears at `path` when all of it is written."""
+    """A path of the same name to write to; the file appears at `path` when all of it is written, if anything is."""
     with tempfile.TemporaryDirectory(prefix=".fastchgnet-", dir=path.parent) as folder:
         unfinished = Path(folder) / path.name
         yield unfinished
-        os.replace(unfinished, path)
+        if unfinished.exists():
+            os.replace(unfinished, path)
 
 
 @contextmanager

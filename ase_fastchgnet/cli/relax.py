@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from .destination import SUFFIXES, Put, destination, is_folder, summary_of
+from .destination import SUFFIXES, Put, check_file, destination, is_folder, summary_of
 from .inputs import Input, expand, read_structures
 from .options import Device, Dtype, Files, Model, Overwrite, make_calculator, out_option
 from .outputs import atomic, check_free, check_suffix
@@ -77,10 +77,17 @@ def relax(
     """
     if fixed_cell and (constant_volume or pressure):
         raise typer.BadParameter("--pressure and --constant-volume concern the cell, which --fixed-cell holds")
+    check_file(out, overwrite=overwrite)
+    if trajectory is not None:
+        check_suffix(trajectory, (".traj", ".extxyz"), option="--trajectory")
+        check_free(trajectory, overwrite=overwrite, option="--trajectory")
     with Report("relaxed") as report:
         inputs = list(read_structures(expand(files), report))
         sink = destination(out, format, inputs, overwrite=overwrite)
-        _check_trajectory(trajectory, inputs, overwrite)
+        if trajectory is not None and len(inputs) > 1:
+            raise typer.BadParameter(
+                f"it is for one structure, and there are {len(inputs)}", param_hint="'--trajectory'"
+            )
         calculator = make_calculator(model, device, dtype)
         options = {
             "fmax": fmax,
@@ -149,12 +156,3 @@ def _settle(
     else:
         report.done()
     return {number: row}
-
-
-def _check_trajectory(trajectory: Path | None, inputs: Sequence[Input], overwrite: bool) -> None:
-    if trajectory is None:
-        return
-    if len(inputs) > 1:
-        raise typer.BadParameter(f"is for one structure, and there are {len(inputs)}", param_hint="'--trajectory'")
-    check_suffix(trajectory, (".traj", ".extxyz"), option="--trajectory")
-    check_free(trajectory, overwrite=overwrite, option="--trajectory")

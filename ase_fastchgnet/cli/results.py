@@ -65,12 +65,22 @@ def print_table(rows: Sequence[Row], columns: Sequence[tuple[str, str, str, str]
 
 @contextmanager
 def results_file(path: Path) -> Iterator[Add]:
-    """A function that adds a structure with its row to the file, which appears when all are added.
+    """A function that adds a structure with its row to the file, which appears when all are added, if there are any.
 
     The suffix of `path` is one of RESULT_SUFFIXES or ONE_STRUCTURE.
     """
-    with atomic(path) as unfinished, _WRITERS[suffix_of(path)](unfinished) as add:
-        yield add
+    with atomic(path) as unfinished:
+        n_added = 0
+        with _WRITERS[suffix_of(path)](unfinished) as add:
+
+            def counted(atoms: "Atoms", row: Row) -> None:
+                nonlocal n_added
+                add(atoms, row)
+                n_added += 1
+
+            yield counted
+        if not n_added:
+            unfinished.unlink(missing_ok=True)
 
 
 def _cell(value: Any, form: str) -> str:
@@ -101,7 +111,7 @@ def _json(path: Path) -> Iterator[Add]:
             before[0] = ",\n"
 
         yield add
-        file.write("\n]\n" if before[0] == ",\n" else "[]\n")
+        file.write("\n]\n")
 
 
 @contextmanager

@@ -41,5 +41,5 @@ def test_the_package_exports_what_it_says() -> None:
     for name in ase_fastchgnet.__all__:
         assert getattr(ase_fastchgnet, name) is not None
     assert callable(ase_fastchgnet.evaluate)
-    with pytest.raises(AttributeError, match="no attribute 'relax'"):
-        ase_fastchgnet.relax  # noqa: B018
+    with pytest.raises(AttributeError, match="no attribute 'unheard_of'"):
+        ase_fastchgnet.unheard_of  # noqa: B018

@@ -185,6 +185,8 @@ def test_nothing_is_overwritten_and_suffixes_are_checked_before_the_work(folder:
         assert_wrong_usage(fastchgnet(command, "POSCAR", "--out", "old.csv", cwd=folder), "old.csv", "--overwrite")
     unknown = fastchgnet("predict", "POSCAR", "--out", "results.docx", cwd=folder)
     assert_wrong_usage(unknown, "unknown suffix '.docx'", ".csv, .json, .extxyz, .xyz, .traj")
+    steps = fastchgnet("relax", "POSCAR", "--trajectory", "steps.cif", cwd=folder)
+    assert_wrong_usage(steps, "--trajectory", "unknown suffix '.cif'")
     one = fastchgnet("relax", "two.extxyz", "--out", "relaxed.cif", cwd=folder)
     assert_wrong_usage(one, "relaxed.cif holds one structure, and there are 2")
     end = fastchgnet("neb", "POSCAR", "POSCAR", "--out", "salt.cif", cwd=folder)
@@ -232,6 +234,14 @@ def test_a_relaxation_that_does_not_converge_is_written_and_counts_as_failed(fol
     assert len(steps) == 3
     np.testing.assert_allclose(read(folder / "CONTCAR").positions, steps[-1].positions, atol=1e-9)
     np.testing.assert_allclose(steps[0].positions, silicon().positions, atol=1e-9)
+
+
+def test_when_everything_failed_nothing_is_written(folder: Path) -> None:
+    run = fastchgnet("relax", "americium.cif", "--out", "relaxed.cif", cwd=folder)
+    assert run.code == 1
+    assert run.stdout == ""
+    assert run.stderr.splitlines()[0] == "0 structures relaxed, 1 failed:"
+    assert not list(folder.glob("*relaxed*"))
 
 
 def test_neb_prints_the_barrier_and_writes_the_band(folder: Path) -> None:
