@@ -123,7 +123,9 @@ def requirements(*extras: str) -> list[Any]:
     return [Requirement(line) for line in lines]
 
 
-@pytest.mark.parametrize("requirement", requirements("cluster", "dev", "gpu", "parquet", "phonons", "plot", "pymatgen"), ids=str)
+@pytest.mark.parametrize(
+    "requirement", requirements("cluster", "dev", "gpu", "parquet", "phonons", "plot", "pymatgen"), ids=str
+)
 def test_the_tested_version_of_every_requirement_is_pinned_and_allowed(requirement: Requirement) -> None:
     pin = PINS[canonicalize_name(requirement.name)]
     assert requirement.specifier.contains(pin)

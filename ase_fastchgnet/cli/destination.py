@@ -33,7 +33,8 @@ def destination(
 ) -> AbstractContextManager[Put]:
     """Takes each structure by its number, in any order; wrong usage if they do not fit, or files are in the way.
 
-    A file, which `check_file` has seen, holds them in order and appears when all are there; in a folder, each one appears when it is put.
+    A file, which `check_file` has seen, holds them in order and appears when all are there; in a folder, each one
+    appears when it is put.
     """
     if out is None:
         return nullcontext(lambda number, atoms, row: None)

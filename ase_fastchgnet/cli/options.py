@@ -1,7 +1,7 @@
 """Options that commands share, and the calculator they describe."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -35,6 +35,16 @@ Device = Annotated[
         rich_help_panel=_MODEL,
     ),
 ]
+Devices = Annotated[
+    str | None,
+    typer.Option(
+        "--devices",
+        metavar="auto|N|LIST",
+        help="Worker processes: one per GPU, or else per core; N on the cores; or cuda:0,cuda:1.",
+        show_default=False,
+        rich_help_panel=_MODEL,
+    ),
+]
 Dtype = Annotated[
     Literal["float32", "float64"], typer.Option("--dtype", help="Precision of the network.", rich_help_panel=_MODEL)
 ]
@@ -51,13 +61,29 @@ def out_option(help: str) -> object:
 Out = Annotated[Path | None, out_option("Where to write the result.")]
 
 
-def make_calculator(model: str, device: str | None, dtype: str) -> "FastCHGNet":
-    """The calculator, its weights loaded and its device looked for: what is wrong with either is wrong usage."""
+def devices_of(devices: str | None) -> Any:
+    """What `--devices` says, as the workflows take it."""
+    if devices is None or devices == "auto":
+        return devices
+    return int(devices) if devices.isdigit() else devices.split(",")
+
+
+def make_calculator(model: str, device: str | None, dtype: str, devices: str | None = None) -> "FastCHGNet":
+    """The calculator, its weights loaded and its device looked for: what is wrong with either is wrong usage.
+
+    With `devices`, each worker process has its own device.
+    """
     from ase_fastchgnet.calculator import FastCHGNet
     from ase_fastchgnet.evaluation import load_backend
+    from ase_fastchgnet.parallel.crew import environments
 
     try:
-        load_backend(model, dtype=dtype, device=device)
-        return FastCHGNet(model, device=device, dtype=dtype)
+        if devices is None:
+            load_backend(model, dtype=dtype, device=device)
+            return FastCHGNet(model, device=device, dtype=dtype)
+        environments(devices_of(devices))
+        calculator = FastCHGNet(model, dtype=dtype)
+        calculator.chunk_options().for_workers(devices_of(devices))
+        return calculator
     except (ValueError, OSError, RuntimeError) as error:  # torch says with RuntimeError that a device is missing
         raise typer.BadParameter(str(error)) from error

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from .destination import stems, summary_of
-from .inputs import Input, expand, read_structures
+from .inputs import Input, read_structures
 from .options import out_option
 from .outputs import atomic_folder, check_folder
 from .report import Report, warnings_name
@@ -47,7 +47,7 @@ def compute_each(
     from ase_fastchgnet.workflows.relaxation import RelaxationError
 
     with Report("done") as report:
-        inputs = list(read_structures(expand(files), report))
+        inputs = list(read_structures(files, report))
         folders = _folders(out, inputs, names, overwrite=overwrite)
         rows: list[Row] = []
         structures: list[Atoms] = []

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from .destination import SUFFIXES, Put, check_file, destination, is_folder, summary_of
-from .inputs import Input, expand, read_structures
+from .inputs import Input, read_structures
 from .options import Device, Dtype, Files, Model, Overwrite, make_calculator, out_option
 from .outputs import atomic, check_free, check_suffix
 from .report import Report, warnings_name
@@ -82,7 +82,7 @@ def relax(
         check_suffix(trajectory, (".traj", ".extxyz"), option="--trajectory")
         check_free(trajectory, overwrite=overwrite, option="--trajectory")
     with Report("relaxed") as report:
-        inputs = list(read_structures(expand(files), report))
+        inputs = list(read_structures(files, report))
         sink = destination(out, format, inputs, overwrite=overwrite)
         if trajectory is not None and len(inputs) > 1:
             raise typer.BadParameter(

@@ -16,7 +16,7 @@ from ase_fastchgnet.graph import GraphBatch, NeighborCache
 from ase_fastchgnet.graph.size import Size
 from ase_fastchgnet.model.checkpoint import Checkpoint
 
-from .backend import Backend, load_backend
+from .backend import Backend, load_backend, resolve_device
 from .evaluator import batches, evaluate_batch
 from .isolated import IsolatedGuard, IsolatedPolicy
 from .prediction import Prediction
@@ -41,8 +41,17 @@ class Options(NamedTuple):
     on_isolated_atoms: IsolatedPolicy
     gradient: bool  # forces and stress too
 
-    def portable(self) -> "Options":
-        """The same for another process: the model by its name or path.  PicklingError if it has neither."""
+    def for_workers(self, devices: object) -> "Options":
+        """The same for processes on `devices`: the model by its name or path, the device the one that each has.
+
+        PicklingError if the model has neither; ValueError if there is a device here already, and `devices` names some;
+        RuntimeError if one of those is not there.
+        """
+        if self.device is not None and devices is not None and not isinstance(devices, int):
+            raise ValueError(f"the calculator has device={self.device!r}, and devices={devices!r}: give one of them")
+        if isinstance(devices, list | tuple):
+            for name in devices:
+                resolve_device(name)
         return self._replace(model=portable_name(self.model))
 
 

@@ -1,13 +1,18 @@
 """How long an evaluation takes: a model of its size, fitted to what was measured on the machine."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from scipy.optimize import nnls
 
 from ase_fastchgnet.graph.size import Size
+
+T = TypeVar("T")
+CHUNK_SECONDS = 0.25  # short, so that all workers end at about the same time; long against the cost of a message
+CHUNK_STRUCTURES = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,3 +55,18 @@ class Learning:
         self._measured.append((size, seconds))
         if len(self._measured) >= self.ENOUGH:
             self.model = fit(*zip(*self._measured, strict=True))
+
+
+def chunks(items: Iterable[T], seconds_of: Callable[[T], float]) -> Iterator[list[T]]:
+    """Consecutive items that take CHUNK_SECONDS together, as far as is known, or one that takes longer."""
+    chunk: list[T] = []
+    seconds = 0.0
+    for item in items:
+        cost = seconds_of(item)
+        if chunk and (seconds + cost > CHUNK_SECONDS or len(chunk) == CHUNK_STRUCTURES):
+            yield chunk
+            chunk, seconds = [], 0.0
+        chunk.append(item)
+        seconds += cost
+    if chunk:
+        yield chunk

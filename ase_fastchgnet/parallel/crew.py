@@ -15,13 +15,22 @@ DEVICE_VARIABLE = "FASTCHGNET_DEVICE"  # what a calculator without a device of i
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
+FOREIGN = 100  # chunks that an executor of which nothing is known holds at a time
+
+
 @contextmanager
-def crew(devices: Devices) -> Iterator[tuple[Submits, int]]:
+def crew(devices: Devices, executor: Submits | None = None) -> Iterator[tuple[Submits, int]]:
     """An executor and how many chunks it should hold at a time.
 
     None: this process; a number: so many worker processes that share the cores; a list of "cuda:N" or "cpu": a process
-    for each; "auto": one for each CUDA device, else one for each core.  ValueError for anything else.
+    for each; "auto": one for each CUDA device, else one for each core.  ValueError for anything else, and if there are
+    both devices and an executor.
     """
+    if executor is not None:
+        if devices is not None:
+            raise ValueError("devices and executor are two ways to say where to work: give one")
+        yield executor, FOREIGN
+        return
     if devices is None:
         yield Here(), 1
         return

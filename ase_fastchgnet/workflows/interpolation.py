@@ -101,6 +101,6 @@ def _refuse_meetings(frames: list[Atoms]) -> None:
         i, j = np.unravel_index(distances.argmin(), distances.shape)
         if distances[i, j] < SAME_PLACE:
             raise ValueError(
-                f"image {n}: atoms {i} and {j} meet half-way; check that the atoms of initial and final are in the same "
-                "order, or move one of them a little to the side"
+                f"image {n}: atoms {i} and {j} meet half-way; check that the atoms of initial and final are in the "
+                "same order, or move one of them a little to the side"
             )

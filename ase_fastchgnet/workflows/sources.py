@@ -3,7 +3,9 @@
 import glob
 import itertools
 import json
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from ase_fastchgnet.workflows.structures import as_atoms
 
 JSON_LINES = (".jsonl", ".ndjson")
 DATABASES = (".db",)
+FRAMES = (".extxyz", ".xyz", ".traj", ".json", ".gz", ".xz", ".bz2", ".xml")  # any number of structures
 ID_NAMES = ("id", "material_id")  # in the info of a frame or the object of a line, if it says which structure it is
 
 
@@ -35,16 +38,18 @@ def read_source(source: Any) -> Iterator[Entry]:
     """The structures of `source`, read as they are asked for; what cannot be read is an Entry with an error.
 
     `source` is an iterable of ase.Atoms or pymatgen Structures, or of (id, structure) pairs, whose ids are otherwise
-    their numbers; or a path: a file that ASE reads, FILE@INDEX for some of its frames, an ASE database (.db), a file
-    with one structure as JSON on each line (.jsonl: what `Structure.as_dict()` of pymatgen gives, or numbers,
-    positions, cell and pbc; perhaps as "structure" in an object with an "id"), a folder of such files, or a glob.
+    their numbers; or a path, or an iterable of paths: a file that ASE reads, FILE@INDEX for some of its frames, an ASE
+    database (.db), a file with one structure as JSON on each line (.jsonl: what `Structure.as_dict()` of pymatgen
+    gives, or numbers, positions, cell and pbc; perhaps as "structure" in an object with an "id"), a folder of such
+    files, or a glob.
     """
-    if isinstance(source, str | Path):
-        yield from _from_path(str(source))
-        return
     if isinstance(source, Atoms):
         raise TypeError("expected several structures; for a single one pass [atoms]")
-    for number, item in enumerate(source):
+    for number, item in enumerate([source] if isinstance(source, str | Path) else source):
+        if isinstance(item, str | Path):
+            for file in expand(str(item)):
+                yield from read_file(file)
+            continue
         name, structure = item if isinstance(item, tuple) else (str(number), item)
         try:
             yield Entry(id=str(name), atoms=as_atoms(structure))
@@ -52,30 +57,43 @@ def read_source(source: Any) -> Iterator[Entry]:
             yield Entry(id=str(name), atoms=None, error=str(error))
 
 
-def _from_path(name: str) -> Iterator[Entry]:
+def count(source: Any) -> int | None:
+    """How many structures `read_source` will give, as far as that is known without reading them; None if it is not.
+
+    A file of a kind that mostly holds one structure counts as one.
+    """
+    if isinstance(source, str | Path):
+        return count([source])
+    if not isinstance(source, Sequence):
+        return None
+    total = 0
+    for item in source:
+        numbers = [_count_file(file) for file in expand(str(item))] if isinstance(item, str | Path) else [1]
+        if None in numbers:
+            return None
+        total += sum(n or 0 for n in numbers)
+    return total
+
+
+def expand(name: str) -> list[str]:
+    """The files that `name` means, sorted, each with the @INDEX it has: those of a folder or of a glob, or itself."""
     path, index = split_index(name)
+    found = [path]
     if Path(path).is_dir():
-        files = sorted(str(file) for file in Path(path).iterdir() if file.is_file() and file.name[0] != ".")
+        found = sorted(str(file) for file in Path(path).iterdir() if file.is_file() and file.name[0] != ".")
     elif glob.has_magic(path) and not Path(path).exists():
-        files = sorted(glob.glob(path, recursive=True))
-    else:
-        files = [path]
-    if not files:
-        yield Entry(id=name, atoms=None, error="there is no structure here")
-    for file in files:
-        yield from read_file(f"{file}@{index}" if index else file)
+        found = sorted(glob.glob(path, recursive=True))
+    return [f"{file}@{index}" if index else file for file in found] or [name]
 
 
 def read_file(name: str) -> Iterator[Entry]:
     """All structures of one file, or those that FILE@INDEX means; an Entry with an error where it cannot be read."""
     path = Path(split_index(name)[0])
     try:
-        if not path.exists():
-            raise ValueError("no such file")
-        if path.suffix.lower() in DATABASES:
-            yield from _rows(path)
-        elif path.suffix.lower() in JSON_LINES:
-            yield from _lines(path)
+        _require_file(path)
+        kind = path.suffix.lower()
+        if kind in (*DATABASES, *JSON_LINES):
+            yield from _chosen(_rows(path) if kind in DATABASES else _lines(path), split_index(name)[1])
         else:
             yield from _frames(name)
     except ValueError as error:
@@ -114,13 +132,24 @@ def _read(path: str, which: int | slice) -> Iterator[Atoms]:
     frames = ase.io.iread(path, index=which, do_not_split_by_at_sign=True)
     while True:
         try:
-            atoms = next(frames, None)
+            with _warnings_of(path):
+                atoms = next(frames, None)
         except Exception as error:  # ASE's readers raise anything at all on a damaged file
             text = str(error).strip().partition("\n")[0]
             raise ValueError(f"cannot be read: {type(error).__name__}{': ' if text else ''}{text}") from error
         if atoms is None:
             return
         yield atoms
+
+
+@contextmanager
+def _warnings_of(path: str) -> Iterator[None]:
+    """Warnings say which file they are about."""
+    with warnings.catch_warnings(record=True) as noticed:
+        warnings.simplefilter("always")
+        yield
+    for warning in noticed:
+        warnings.warn(f"{path}: {warning.message}", warning.category, stacklevel=2)
 
 
 def _rows(path: Path) -> Iterator[Entry]:
@@ -160,6 +189,47 @@ def _from_json(found: dict[str, Any]) -> Atoms:
         cell=found["lattice"]["matrix"],
         pbc=found["lattice"].get("pbc", True),
     )
+
+
+def _chosen(entries: Iterator[Entry], index: str) -> Iterable[Entry]:
+    """Those that an index means; ValueError if there is none."""
+    which = _parse_index(index)
+    if which == slice(None):
+        return entries
+    found = list(entries)
+    try:
+        return found[which] if isinstance(which, slice) else [found[which]]
+    except IndexError:
+        raise ValueError(f"there is no structure {index} in it") from None
+
+
+def _count_file(name: str) -> int | None:
+    path, index = split_index(name)
+    kind = Path(path).suffix.lower()
+    try:
+        which = _parse_index(index)
+    except ValueError:
+        return 1  # that it is no index
+    if isinstance(which, int) or not Path(path).exists():
+        return 1
+    if kind in JSON_LINES:
+        with open(path, "rb") as file:
+            n = sum(not line.isspace() for line in file)
+    elif kind in DATABASES:
+        with ase.db.connect(path) as database:
+            n = database.count()
+    elif kind in FRAMES:
+        return None
+    else:
+        n = 1
+    return len(range(n)[which])
+
+
+def _require_file(path: Path) -> None:
+    if path.is_dir():
+        raise ValueError("there is no file in this folder")
+    if not path.exists():
+        raise ValueError("matches no file" if glob.has_magic(str(path)) else "no such file")
 
 
 def _start_and_step(which: int | slice) -> tuple[int, int]:

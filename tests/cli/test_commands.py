@@ -120,7 +120,8 @@ def test_version(tmp_path: Path) -> None:
 
 
 def test_predict_does_what_it_can_and_names_what_it_cannot(folder: Path) -> None:
-    files = ["*.cif", "POSCAR", "two.extxyz", "lonely.vasp", "missing.vasp", "nothing*.xyz", "."]
+    (folder / "empty").mkdir()
+    files = ["*.cif", "POSCAR", "two.extxyz", "lonely.vasp", "missing.vasp", "nothing*.xyz", "empty"]
     run = fastchgnet("predict", *files, "--out", "new/results.json", cwd=folder)
     assert run.code == 1
     assert "Traceback" not in run.stderr
@@ -133,7 +134,7 @@ def test_predict_does_what_it_can_and_names_what_it_cannot(folder: Path) -> None
         "  damaged.cif: cannot be read: ",
         "  missing.vasp: no such file",
         "  nothing*.xyz: matches no file",
-        "  .: is a folder; name the files in it: './*'",
+        "  empty: there is no file in this folder",
     ):
         assert any(one.startswith(line) for one in said), line
 

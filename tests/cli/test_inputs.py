@@ -1,14 +1,16 @@
 """What a user may type for structures, and how each is called."""
 
+import json
 from pathlib import Path
 
+import ase.db
 import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
 from ase.io import write
 
-from ase_fastchgnet.cli.inputs import expand, read_structure, read_structures
+from ase_fastchgnet.cli.inputs import read_structure, read_structures
 from ase_fastchgnet.cli.report import Report
 
 
@@ -67,14 +69,36 @@ def test_one_structure_is_the_last_unless_an_index_says_otherwise() -> None:
 def test_a_glob_that_the_shell_has_not_expanded_is_expanded_in_order() -> None:
     for name in "b", "a", "c":
         bulk("Cu").write(f"{name}.cif")
-    assert expand(["[ab].cif", "ten.extxyz"]) == ["a.cif", "b.cif", "ten.extxyz"]
-    assert expand(["t*.extxyz@-1"]) == ["ten.extxyz@-1"]
+    assert names("[ab].cif", "ten.extxyz@0") == ["a.cif", "b.cif", "ten.extxyz@0"]
+    assert names("t*.extxyz@-1") == ["ten.extxyz@-1"]
+
+
+def test_a_folder_means_the_files_in_it(tmp_path: Path) -> None:
+    (tmp_path / "crystals" / "deeper").mkdir(parents=True)
+    for name in "b.cif", "a.vasp", ".hidden.cif", "deeper/c.cif":
+        bulk("Cu").write(tmp_path / "crystals" / name)
+    assert names("crystals") == ["crystals/a.vasp", "crystals/b.cif"]
+    Path("empty").mkdir()
+    assert failures("empty") == [("empty", "there is no file in this folder")]
+
+
+def test_a_structure_of_a_database_or_of_a_line_is_called_by_its_id() -> None:
+    with ase.db.connect("two.db") as database:
+        database.write(Atoms("Li", cell=[2] * 3, pbc=True))
+        database.write(Atoms("Na", cell=[4] * 3, pbc=True))
+    line = {"id": "mp-1", "symbols": ["K"], "positions": [[0, 0, 0]], "cell": [[5, 0, 0], [0, 5, 0], [0, 0, 5]]}
+    Path("two.jsonl").write_text(json.dumps(line) + "\n" + json.dumps({**line, "id": "mp-2", "symbols": ["Rb"]}) + "\n")
+    assert names("two.db", "two.jsonl") == ["1", "2", "mp-1", "mp-2"]
+    assert names("two.jsonl@1:", "two.db@-1") == ["mp-2", "2"]
+    assert str(read_structure("two.jsonl").symbols) == "Rb"
+    assert str(read_structure("two.db@0").symbols) == "Li"
+    assert failures("two.db@2") == [("two.db@2", "there is no structure 2 in it")]
 
 
 def test_a_file_whose_name_looks_like_a_glob_or_an_index_is_that_file() -> None:
     bulk("Cu").write("a[1].cif")
     bulk("Cu").write("b@2.cif")
-    assert names(*expand(["a[1].cif", "b@2.cif"])) == ["a[1].cif", "b@2.cif"]
+    assert names("a[1].cif", "b@2.cif") == ["a[1].cif", "b@2.cif"]
     assert len(read_structure("b@2.cif")) == 1
 
 
@@ -83,7 +107,6 @@ def test_a_file_whose_name_looks_like_a_glob_or_an_index_is_that_file() -> None:
     [
         ("none.cif", "no such file"),
         ("*.none", "matches no file"),
-        (".", "is a folder; name the files in it: './*'"),
         ("ten.extxyz@12", "there is no frame 12 in it"),
         ("ten.extxyz@last", "@last is no index; use @3, @-1, @:10 or @::5"),
         ("ten.extxyz@1:2:3:4", "@1:2:3:4 is no index; use @3, @-1, @:10 or @::5"),

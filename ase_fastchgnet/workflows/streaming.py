@@ -1,0 +1,105 @@
+"""Structures to predictions, by whoever works: in chunks of equal cost, whatever comes back first."""
+
+import re
+import warnings
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from ase import Atoms
+
+from ase_fastchgnet.calculator import FastCHGNet
+from ase_fastchgnet.evaluation import Prediction
+from ase_fastchgnet.evaluation.chunk import ChunkResult, Item, evaluate_chunk
+from ase_fastchgnet.evaluation.cost import Learning, chunks
+from ase_fastchgnet.evaluation.evaluator import PROPERTIES
+from ase_fastchgnet.graph.size import Size, size_of
+from ase_fastchgnet.parallel.crew import Devices, crew
+from ase_fastchgnet.parallel.scheduler import KillsWorkers, Submits, run_chunks
+from ase_fastchgnet.workflows.sources import Entry
+
+_SYSTEM = re.compile(r"^system (\d+): ")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Evaluated:
+    """A structure of the source and what came of it."""
+
+    index: int  # in the source
+    id: str
+    atoms: Atoms | None  # None if it could not be read
+    prediction: Prediction | None
+    error: str | None  # set if there is no prediction
+
+
+class EvaluationStream:
+    """Entries → predictions, chunk by chunk; arguments as for `evaluate_many`."""
+
+    def __init__(
+        self, calculator: FastCHGNet, properties: Collection[str], devices: Devices, executor: Submits | None
+    ) -> None:
+        if isinstance(properties, str) or not set(properties) <= set(PROPERTIES):
+            raise ValueError(f"properties={properties!r}: expected a collection of {', '.join(map(repr, PROPERTIES))}")
+        options = calculator.chunk_options(properties)
+        here = devices is None and executor is None
+        self._options = options if here else options.for_workers(devices)
+        self._crew = crew(devices, executor)
+        self._cutoffs = calculator.cutoffs
+        self._cost = Learning()
+        self.busy: dict[str, float] = {}  # seconds that each worker evaluated
+
+    def run(self, entries: Iterable[tuple[int, Entry]]) -> Iterator[list[Evaluated]]:
+        """Results in whatever order they are done; those of entries without a structure come with a later chunk."""
+        unread: list[Evaluated] = []
+        known: dict[int, Entry] = {}
+
+        def readable() -> Iterator[Item]:
+            for index, entry in entries:
+                if entry.atoms is None:
+                    unread.append(_evaluated(index, entry, entry.error or ""))
+                else:
+                    known[index] = entry
+                    yield Item(index, entry.atoms)
+
+        with self._crew as (executor, in_flight):
+            work = partial(evaluate_chunk, self._options)
+            for items, answer in run_chunks(chunks(readable(), self._seconds), work, executor, in_flight=in_flight):
+                if isinstance(answer, KillsWorkers):
+                    outcomes: Sequence[Prediction | str] = [str(answer)]
+                else:
+                    outcomes = self._noted(answer, known)
+                entries_of = [(item.index, known.pop(item.index)) for item in items]
+                pairs = zip(entries_of, outcomes, strict=True)
+                yield [*unread, *(_evaluated(index, entry, outcome) for (index, entry), outcome in pairs)]
+                unread.clear()
+        if unread:
+            yield unread
+
+    def _noted(self, answer: ChunkResult, known: Mapping[int, Entry]) -> list[Prediction | str]:
+        """The outcomes; what else the answer says is remembered, and its warnings are given here, under the ids."""
+        self.busy[answer.worker] = self.busy.get(answer.worker, 0.0) + answer.seconds
+        if answer.size.structures:
+            self._cost.measured(answer.size, answer.seconds)
+        for text in answer.warnings:
+            number = _SYSTEM.match(text)
+            warnings.warn(f"{known[int(number[1])].id}: {text[number.end() :]}" if number else text, stacklevel=2)
+        return answer.outcomes
+
+    def _seconds(self, item: Item) -> float:
+        return self._cost.model.seconds(self._size(item))
+
+    def _size(self, item: Item) -> Size:
+        try:
+            return size_of(item.atoms, self._cutoffs)
+        except ValueError:  # the worker says what is wrong with it
+            return Size(1, len(item.atoms), 0, 0)
+
+
+def _evaluated(index: int, entry: Entry, outcome: Prediction | str) -> Evaluated:
+    return Evaluated(
+        index=index,
+        id=entry.id,
+        atoms=entry.atoms,
+        prediction=None if isinstance(outcome, str) else outcome,
+        error=outcome if isinstance(outcome, str) else None,
+    )
