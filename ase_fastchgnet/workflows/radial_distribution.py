@@ -10,6 +10,7 @@ from ase import Atoms
 from vesin import NeighborList
 
 from ase_fastchgnet.workflows.dynamics import MDRun
+from ase_fastchgnet.workflows.figures import BLUE, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,18 +33,12 @@ class RadialDistribution:
 
     def plot(self) -> "tuple[Figure, Axes]":
         """Figure and axes with g(r)."""
-        try:
-            from matplotlib.figure import Figure
-        except ImportError as error:
-            raise ImportError("plots need matplotlib: pip install 'ase-fastchgnet[plot]'") from error
-        figure = Figure(figsize=(5.5, 4), layout="constrained")
-        axes = figure.subplots()
+        figure, axes = new_figure(5.5)
         axes.axhline(1, color="0.8", lw=1)
-        axes.plot(self.distance, self.g, color="#0077bb", label="–".join(self.pair or ("all", "all")))
+        axes.plot(self.distance, self.g, color=BLUE, label="–".join(self.pair or ("all", "all")))
         axes.set(xlabel="distance (Å)", ylabel="g(r)", xlim=(0, self.distance[-1]))
         axes.set_ylim(bottom=0)
         axes.legend(frameon=False)
-        axes.spines[["top", "right"]].set_visible(False)
         return figure, axes
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from ase import Atoms, units
 
+from ase_fastchgnet.workflows.figures import BLUE, GREEN, ORANGE, RED, new_figure
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -69,31 +71,25 @@ class Thermo:
 
     def plot(self) -> "tuple[Figure, Any]":
         """Figure and axes: temperature, energies and, where they are logged, pressure and volume."""
-        try:
-            from matplotlib.figure import Figure
-        except ImportError as error:
-            raise ImportError("plots need matplotlib: pip install 'ase-fastchgnet[plot]'") from error
         extra = [(self.pressure, "pressure (GPa)"), (self.volume, "volume (Å³)")]
         extra = [(values, label) for values, label in extra if values is not None]
-        figure = Figure(figsize=(7, 2.4 * (2 + len(extra))), layout="constrained")
-        axes = figure.subplots(2 + len(extra), sharex=True)
+        panels = 2 + len(extra)
+        figure, axes = new_figure(7, 2.4 * panels, nrows=panels, sharex=True)
         time = self.time / 1000
-        axes[0].plot(time, self.temperature, color="#cc3311", lw=1)
+        axes[0].plot(time, self.temperature, color=RED, lw=1)
         axes[0].set(ylabel="temperature (K)")
         lines = [("potential", self.potential), ("potential + kinetic", self.potential + self.kinetic)]
         if self.conserved is not None:
             lines.append(("conserved", self.conserved))
-        for (label, energy), color in zip(lines, ("#0077bb", "#ee7733", "black"), strict=False):
+        for (label, energy), color in zip(lines, (BLUE, ORANGE, "black"), strict=False):
             axes[1].plot(time, energy - self.potential[0], color=color, lw=1, label=label)
         axes[1].set(ylabel="energy above\nthe start (eV)")
         axes[1].legend(frameon=False, fontsize=9, ncols=3)
         for axis, (values, label) in zip(axes[2:], extra, strict=True):
-            axis.plot(time, values, color="#009988", lw=1)
+            axis.plot(time, values, color=GREEN, lw=1)
             axis.set(ylabel=label)
         axes[-1].set(xlabel="time (ps)")
         axes[-1].set_xlim(time[0], time[-1] if time[-1] > time[0] else None)
-        for axis in axes:
-            axis.spines[["top", "right"]].set_visible(False)
         return figure, axes
 
 

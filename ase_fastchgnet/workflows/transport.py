@@ -12,6 +12,7 @@ from scipy.special import stdtrit
 
 from ase_fastchgnet.workflows.displacements import frames_of, times_of, unwrapped_positions
 from ase_fastchgnet.workflows.dynamics import MDRun
+from ase_fastchgnet.workflows.figures import BLUE, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,10 +57,10 @@ class Diffusion:
 
     def plot(self) -> "tuple[Figure, Axes]":
         """Figure and axes with the mean squared displacement, its error, and the line whose slope is 6 D."""
-        figure, axes = _figure()
+        figure, axes = new_figure(5.5)
         time, (first, last) = self.lag / 1000, self.fit
-        axes.fill_between(time, self.msd - self.msd_error, self.msd + self.msd_error, color="#0077bb", alpha=0.25, lw=0)
-        axes.plot(time, self.msd, color="#0077bb", label=f"{self.species}, {self.n_atoms} atoms")
+        axes.fill_between(time, self.msd - self.msd_error, self.msd + self.msd_error, color=BLUE, alpha=0.25, lw=0)
+        axes.plot(time, self.msd, color=BLUE, label=f"{self.species}, {self.n_atoms} atoms")
         inside = (self.lag >= first) & (self.lag <= last)
         line = 6 * self.coefficient / CM2_PER_S * (self.lag[inside] - self.lag[inside].mean()) + self.msd[inside].mean()
         axes.plot(
@@ -171,8 +172,8 @@ class Arrhenius:
 
     def plot(self) -> "tuple[Figure, Axes]":
         """Figure and axes with coefficients and fit, against the inverse temperature."""
-        figure, axes = _figure()
-        axes.errorbar(1000 / self.temperatures, self.coefficients, self.errors, fmt="o", color="#0077bb", capsize=3)
+        figure, axes = new_figure(5.5)
+        axes.errorbar(1000 / self.temperatures, self.coefficients, self.errors, fmt="o", color=BLUE, capsize=3)
         ends = np.linspace(1000 / self.temperatures.max(), 1000 / self.temperatures.min(), 50)
         values, errors = np.array([self.coefficient(1000 / x) for x in ends]).T
         axes.fill_between(ends, values * np.exp(-errors / values), values * np.exp(errors / values), color="0.85", lw=0)
@@ -262,17 +263,6 @@ def _check_points(kelvin: np.ndarray, values: np.ndarray, sigma: np.ndarray | No
         )
     if sigma is not None and not (sigma > 0).all():
         raise ValueError("errors must be greater than 0")
-
-
-def _figure() -> "tuple[Figure, Axes]":
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("plots need matplotlib: pip install 'ase-fastchgnet[plot]'") from error
-    figure = Figure(figsize=(5.5, 4), layout="constrained")
-    axes = figure.subplots()
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
 
 
 def _with_error(value: float, error: float) -> str:
