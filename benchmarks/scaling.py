@@ -64,10 +64,10 @@ def read_sizes() -> Floats:
 
 def evaluation_cost() -> tuple[CostModel, float, str]:
     """Cost model, standard deviation of log(true / predicted), and where they are from."""
-    screening = read_result("screening")
-    if screening is None or "cost_model" not in screening:
+    screening = read_result("screening") or {"rows": []}
+    found = next((row["cost_model"] for row in [screening, *screening["rows"]] if "cost_model" in row), None)
+    if found is None:
         return TYPICAL, RESIDUAL, "the package's default, residual assumed"
-    found = screening["cost_model"]
     return CostModel(**{k: found[k] for k in asdict(TYPICAL)}), found["residual_log_std"], "results/screening.json"
 
 
