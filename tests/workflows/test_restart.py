@@ -2,10 +2,8 @@
 
 import os
 import re
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ from ase import Atoms
 from ase.build import bulk
 from ase.io import read
 
-from ase_fastchgnet import FastCHGNet, md
+from ase_fastchgnet import FastCHGNet, Thermo, md
 from ase_fastchgnet.workflows.ensembles import ENSEMBLES
 from ase_fastchgnet.workflows.restart import load
 from tests.elastic_crystal import ElasticCrystal, salt
@@ -66,25 +64,80 @@ def spring(**options: Any) -> Any:
     return md(salt(), ElasticCrystal(salt()), **options)
 
 
-@pytest.mark.parametrize("ensemble", ENSEMBLES)
-def test_every_ensemble_goes_on_as_if_nothing_had_happened(tmp_path: Path, ensemble: str) -> None:
-    """With CHGNet in float32, interrupted twice, the second time before a new checkpoint."""
-    crystal = bulk("NaCl", "rocksalt", a=5.64, cubic=True)
+# One process for all, as each would spend most of its time on imports; what is killed are its children.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from ase.build import bulk
+from ase_fastchgnet import FastCHGNet, Thermo, md
+from tests.workflows.test_restart import arguments
+
+crystal, folder = bulk("NaCl", "rocksalt", a=5.64, cubic=True), Path(sys.argv[1])
+
+def killed_at(last):
+    def tell(step, kelvin):
+        if step == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+    return tell
+
+for ensemble in sys.argv[2:]:
     options = arguments(ensemble, steps=14)
-    whole = md(crystal, FastCHGNet(), out=tmp_path / "whole", **options)
-    for step in (8, 9):
-        with pytest.raises(Interrupted):
-            md(crystal, FastCHGNet(), out=tmp_path / "parts", resume=True, progress=stop_at(step), **options)
-        assert not (tmp_path / "parts" / "final.extxyz").exists()
-    parts = md(crystal, FastCHGNet(), out=tmp_path / "parts", resume=True, **options)
-    same_bytes(tmp_path / "whole", tmp_path / "parts")
+    md(crystal, FastCHGNet(), out=folder / ensemble / "whole", **options)
+    parts = folder / ensemble / "parts"
+    for last in (8, 9):
+        child = os.fork()
+        if child == 0:
+            md(crystal, FastCHGNet(), out=parts, resume=True, progress=killed_at(last), **options)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+        assert (parts / "checkpoint.npz").exists() and not (parts / "final.extxyz").exists()
+    md(crystal, FastCHGNet(), out=parts, resume=True, **options)
+"""
+
+
+@pytest.fixture(scope="module")
+def killed_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for every ensemble: CHGNet in float32, "whole", and in "parts" that SIGKILL has ended.
+
+    Twice: at step 8, after a checkpoint at 5, and at step 9, before a new one.
+    """
+    folder = tmp_path_factory.mktemp("killed")
+    path = os.pathsep.join([str(ROOT), str(ROOT / "kernels")])
+    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}  # threads would not survive the fork
+    command = [sys.executable, "-c", KILLED, str(folder), *ENSEMBLES]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.mark.parametrize("ensemble", ENSEMBLES)
+def test_every_ensemble_that_is_killed_goes_on_as_if_nothing_had_happened(killed_runs: Path, ensemble: str) -> None:
+    whole, parts = killed_runs / ensemble / "whole", killed_runs / ensemble / "parts"
+    same_bytes(whole, parts)
+    assert Thermo.read(parts / "thermo.csv").step.tolist() == list(range(0, 15, 2))
+    frames: Any = read(parts / "trajectory.extxyz", ":")
+    assert [frame.info["step"] for frame in frames] == [0, 3, 6, 9, 12]
+    assert load(parts / "checkpoint.npz").step == 14
+
+
+@pytest.mark.parametrize("ensemble", ENSEMBLES)
+def test_every_ensemble_goes_on_from_every_kind_of_file_and_returns_the_same_result(
+    tmp_path: Path, ensemble: str
+) -> None:
+    """Interrupted by an exception, and read back from a .traj, whose numbers are not rounded."""
+    options = arguments(ensemble) | {"trajectory_format": "traj"}
+    whole = spring(out=tmp_path / "whole", **options)
+    with pytest.raises(Interrupted):
+        spring(out=tmp_path / "parts", progress=stop_at(13), **options)
+    parts = spring(out=tmp_path / "parts", resume=True, **options)
+    same_bytes(tmp_path / "whole", tmp_path / "parts", "trajectory.traj")
     for a, b in (parts.structure, whole.structure), (parts.frames()[-1], whole.frames()[-1]):
-        np.testing.assert_array_equal(a.positions, b.positions)
-        np.testing.assert_array_equal(a.get_momenta(), b.get_momenta())
+        for name in ("positions", "momenta", "numbers"):
+            np.testing.assert_array_equal(a.arrays[name], b.arrays[name])
         np.testing.assert_array_equal(a.get_forces(), b.get_forces())
         np.testing.assert_array_equal(a.cell, b.cell)
-    assert parts.thermo.step.tolist() == whole.thermo.step.tolist() == list(range(0, 15, 2))
-    assert parts.n_steps == 14
+    assert parts.n_steps == whole.n_steps == 23
 
 
 @pytest.mark.parametrize("step", range(24))
@@ -115,50 +168,6 @@ def test_a_long_traj_can_be_cut_where_its_list_of_frames_has_moved(tmp_path: Pat
     same_bytes(tmp_path / "whole", tmp_path / "parts", "trajectory.traj")
     frames: Any = read(tmp_path / "parts" / "trajectory.traj", ":")
     assert [frame.info["step"] for frame in frames] == list(range(61))
-
-
-PROGRAM = """
-import sys
-from ase.build import bulk
-from ase_fastchgnet import md
-md(
-    bulk("NaCl", "rocksalt", a=5.64, cubic=True), steps=60, ensemble="nvt-bussi", temperature=600, timestep=2,
-    trajectory_interval=3, log_interval=1, checkpoint_interval=5, out=sys.argv[1], resume=True,
-)
-"""
-
-
-def test_a_process_that_is_killed_can_be_resumed(tmp_path: Path) -> None:
-    """By SIGKILL, twice, at moments that nobody chose; three processes share the work of one."""
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "kernels")]),
-        "OMP_NUM_THREADS": "1",
-    }
-
-    def start(folder: str) -> "subprocess.Popen[bytes]":
-        return subprocess.Popen([sys.executable, "-c", PROGRAM, str(tmp_path / folder)], env=environment)
-
-    def checkpointed_step() -> int:
-        path = tmp_path / "killed" / "checkpoint.npz"
-        if not path.exists():
-            return -1
-        with np.load(path) as file:
-            (step,) = re.findall(r'"step": (\d+)', str(file["header"]))
-        return int(step)
-
-    whole = start("whole")
-    for at_least in (10, 30):
-        process = start("killed")
-        end = time.monotonic() + 120
-        while checkpointed_step() < at_least and time.monotonic() < end:
-            assert process.poll() is None, "it ended before it could be killed"
-            time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
-        assert at_least <= checkpointed_step() < 60
-    assert start("killed").wait(timeout=120) == 0
-    assert whole.wait(timeout=120) == 0
-    same_bytes(tmp_path / "whole", tmp_path / "killed")
 
 
 def test_a_finished_run_can_be_made_longer(tmp_path: Path) -> None:
