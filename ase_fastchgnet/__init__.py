@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ase_fastchgnet.workflows.relaxation import Relaxation as Relaxation
     from ase_fastchgnet.workflows.relaxation import RelaxationError as RelaxationError
     from ase_fastchgnet.workflows.relaxation import relax as relax
-    from ase_fastchgnet.workflows.relaxation import relax_many as relax_many
+    from ase_fastchgnet.workflows.relaxation_many import relax_many as relax_many
     from ase_fastchgnet.workflows.replicas import md_replicas as md_replicas
     from ase_fastchgnet.workflows.screening import Screening as Screening
     from ase_fastchgnet.workflows.screening import evaluate_many as evaluate_many
@@ -103,7 +103,7 @@ _HOME = {
     "phonons": "ase_fastchgnet.workflows.lattice_dynamics",
     "radial_distribution": "ase_fastchgnet.workflows.radial_distribution",
     "relax": "ase_fastchgnet.workflows.relaxation",
-    "relax_many": "ase_fastchgnet.workflows.relaxation",
+    "relax_many": "ase_fastchgnet.workflows.relaxation_many",
     "save_checkpoint": "ase_fastchgnet.model.checkpoint",
     "screen": "ase_fastchgnet.workflows.screening",
     "Screening": "ase_fastchgnet.workflows.screening",

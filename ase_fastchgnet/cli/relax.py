@@ -8,7 +8,7 @@ import typer
 
 from .destination import SUFFIXES, Put, check_file, destination, is_folder, summary_of
 from .inputs import Input, read_structures
-from .options import Device, Dtype, Files, Model, Overwrite, make_calculator, out_option
+from .options import Device, Devices, Dtype, Files, Model, Overwrite, devices_of, make_calculator, out_option
 from .outputs import atomic, check_free, check_suffix
 from .report import Report, warnings_name
 from .results import Row, print_table, results_file, row_of
@@ -58,6 +58,7 @@ def relax(
         typer.Option(metavar="PATH", help="Every step of one structure: .traj, .extxyz.", rich_help_panel="Output"),
     ] = None,
     overwrite: Overwrite = False,
+    devices: Devices = None,
     model: Model = "0.3.0",
     device: Device = None,
     dtype: Dtype = "float32",
@@ -66,7 +67,7 @@ def relax(
 
     Examples:
       fastchgnet relax POSCAR --out CONTCAR
-      fastchgnet relax *.cif --out relaxed/ --fmax 0.01
+      fastchgnet relax *.cif --out relaxed/ --fmax 0.01 --devices auto
       fastchgnet relax candidates.extxyz --out relaxed.extxyz --pressure 10
 
     The cell relaxes too if it is periodic in three directions. Constraints that the file holds (selective dynamics of a
@@ -88,7 +89,7 @@ def relax(
             raise typer.BadParameter(
                 f"it is for one structure, and there are {len(inputs)}", param_hint="'--trajectory'"
             )
-        calculator = make_calculator(model, device, dtype)
+        calculator = make_calculator(model, device, dtype, devices)
         options = {
             "fmax": fmax,
             "steps": steps,
@@ -101,7 +102,7 @@ def relax(
         }
         rows: dict[int, Row] = {}
         with sink as put:
-            for number, outcome in _relaxations(inputs, calculator, options):
+            for number, outcome in _relaxations(inputs, calculator, options, devices_of(devices)):
                 rows |= _settle(number, inputs[number], outcome, put, report, wants_convergence=steps > 0)
                 if trajectory is not None and not isinstance(outcome, Exception):
                     with atomic(trajectory) as unfinished:
@@ -114,11 +115,12 @@ def relax(
 
 
 def _relaxations(
-    inputs: Sequence[Input], calculator: "FastCHGNet", options: dict[str, Any]
+    inputs: Sequence[Input], calculator: "FastCHGNet", options: dict[str, Any], devices: Any
 ) -> Iterator[tuple[int, "Outcome"]]:
     """(number, outcome) as structures are done; a single one shows its steps."""
     from ase_fastchgnet.workflows.progress import progress
-    from ase_fastchgnet.workflows.relaxation import RelaxationError, relax, relax_as_completed
+    from ase_fastchgnet.workflows.relaxation import RelaxationError, relax
+    from ase_fastchgnet.workflows.relaxation_many import relax_as_completed
 
     structures = [one.atoms for one in inputs]
     with warnings_name([one.name for one in inputs]):
@@ -129,7 +131,8 @@ def _relaxations(
                 yield 0, error
             return
         with progress("relax", len(inputs)) as meter:
-            for n, (number, outcome) in enumerate(relax_as_completed(structures, calculator, **options), start=1):
+            outcomes = relax_as_completed(structures, calculator, devices=devices, **options)
+            for n, (number, outcome) in enumerate(outcomes, start=1):
                 yield number, outcome
                 meter.update(n, inputs[number].name)
 

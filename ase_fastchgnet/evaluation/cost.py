@@ -1,5 +1,6 @@
 """How long an evaluation takes: a model of its size, fitted to what was measured on the machine."""
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -57,13 +58,19 @@ class Learning:
             self.model = fit(*zip(*self._measured, strict=True))
 
 
-def chunks(items: Iterable[T], seconds_of: Callable[[T], float]) -> Iterator[list[T]]:
-    """Consecutive items that take CHUNK_SECONDS together, as far as is known, or one that takes longer."""
+def chunks(items: Iterable[T], seconds_of: Callable[[T], float], *, among: int = 1) -> Iterator[list[T]]:
+    """Consecutive items that take CHUNK_SECONDS together, as far as is known, or one that takes longer.
+
+    Of few items, chunks are shorter, so that there are as many as are wanted `among` workers.
+    """
+    costs = ((item, seconds_of(item)) for item in items)
+    first = list(itertools.islice(costs, CHUNK_STRUCTURES))
+    few = len(first) < CHUNK_STRUCTURES
+    limit = min(CHUNK_SECONDS, sum(cost for _, cost in first) / among) if few else CHUNK_SECONDS
     chunk: list[T] = []
     seconds = 0.0
-    for item in items:
-        cost = seconds_of(item)
-        if chunk and (seconds + cost > CHUNK_SECONDS or len(chunk) == CHUNK_STRUCTURES):
+    for item, cost in itertools.chain(first, costs):
+        if chunk and (seconds + cost > limit or len(chunk) == CHUNK_STRUCTURES):
             yield chunk
             chunk, seconds = [], 0.0
         chunk.append(item)

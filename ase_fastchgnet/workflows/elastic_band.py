@@ -2,7 +2,8 @@
 
 import csv
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal
@@ -17,7 +18,9 @@ from ase.optimize.optimize import Optimizer
 from ase.utils.forcecurve import fit_images
 
 from ase_fastchgnet.calculator import FastCHGNet
-from ase_fastchgnet.workflows.calculators import results_of, with_results
+from ase_fastchgnet.parallel.crew import Devices, crew
+from ase_fastchgnet.parallel.scheduler import Submits
+from ase_fastchgnet.workflows.calculators import require_own_process, results_of, with_results
 from ase_fastchgnet.workflows.figures import BLUE, new_figure
 from ase_fastchgnet.workflows.interpolation import interpolated, matched, note_forces, unwrapped
 from ase_fastchgnet.workflows.minima import ions_at_minimum
@@ -122,6 +125,8 @@ def neb(
     spring: float = 0.1,
     optimizer: str | type[Optimizer] = "FIRE",
     relax_ends: bool = False,
+    devices: Devices = None,
+    executor: Submits | None = None,
     progress: bool | None = None,
 ) -> ReactionPath[StructureT]:
     """The minimum-energy path from `initial` to `final`: ASE's NEB, all images of a step in one batch.
@@ -138,6 +143,8 @@ def neb(
     spring         eV/Å², between neighbouring images; how they spread, hardly where the path is
     optimizer      "FIRE", "FIRE2", "BFGS", "LBFGS" or "MDMin", or such a class: a band has no energy to search along
     relax_ends     relax the atoms of both ends first; if not, and forces larger than fmax remain, that is logged
+    devices        processes that share the images, as for `evaluate_many`; it takes large ones to be worth while
+    executor       instead of devices, likewise
     progress       draw a bar; None: on a terminal
 
     The tangent is that of Henkelman and Jónsson, J. Chem. Phys. 113, 9978 (2000), the climbing image that of Henkelman,
@@ -151,11 +158,11 @@ def neb(
     if relax_ends:
         ends = ions_at_minimum(ends, calculator, fmax=fmax, optimizer=kind, progress=False)
     frames = interpolated(*unwrapped(*ends), images, interpolation)
-    band = _Band(frames, _evaluator(calculator), k=spring, method="improvedtangent")
-    band.evaluate()
-    if not relax_ends:
-        note_forces(frames[0], frames[-1], fmax)
-    with progress_of("neb", steps, progress) as meter:
+    with _evaluator(calculator, devices, executor) as evaluate, progress_of("neb", steps, progress) as meter:
+        band = _Band(frames, evaluate, k=spring, method="improvedtangent")
+        band.evaluate()
+        if not relax_ends:
+            note_forces(frames[0], frames[-1], fmax)
         n_steps, reached = _optimize(band, kind, fmax, steps, climb=climb, meter=meter)
     return _reaction_path(initial, frames, fmax=fmax, reached=reached, n_steps=n_steps)
 
@@ -197,13 +204,25 @@ def _optimize(
     return done, reached
 
 
-def _evaluator(calculator: Calculator) -> Evaluate:
+@contextmanager
+def _evaluator(calculator: Calculator, devices: Devices, executor: Submits | None) -> Iterator[Evaluate]:
+    """A function that evaluates images; processes it needs live as long as this lasts."""
     if not isinstance(calculator, FastCHGNet):
-        wanted = ("energy", "forces")
-        return lambda images: dict(zip(images, results_of(list(images.values()), calculator, wanted), strict=True))
+        require_own_process(devices, executor, calculator)
+        yield lambda images: _apart(images, calculator, None)
+        return
+    if devices is None and executor is None:
+        yield _together(calculator)
+        return
+    calculator.chunk_options().for_workers(devices)  # can they work with it?
+    with crew(devices, executor) as (workers, _):
+        yield lambda images: _apart(images, calculator, workers)
+
+
+def _together(calculator: FastCHGNet) -> Evaluate:
     batch = calculator.moving_batch()
 
-    def together(images: Images) -> dict[int, dict[str, Any]]:
+    def evaluate(images: Images) -> dict[int, dict[str, Any]]:
         found = {}
         for n, prediction in batch.evaluate(images).items():
             if isinstance(prediction, Exception):
@@ -211,7 +230,12 @@ def _evaluator(calculator: Calculator) -> Evaluate:
             found[n] = prediction.results()
         return found
 
-    return together
+    return evaluate
+
+
+def _apart(images: Images, calculator: Calculator, workers: Submits | None) -> dict[int, dict[str, Any]]:
+    found = results_of(list(images.values()), calculator, ("energy", "forces"), executor=workers)
+    return dict(zip(images, found, strict=True))
 
 
 def _optimizer_class(optimizer: str | type[Optimizer]) -> type[Optimizer]:

@@ -13,6 +13,8 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator
 
 from ase_fastchgnet.evaluation.prediction import Array
+from ase_fastchgnet.parallel.crew import Devices
+from ase_fastchgnet.parallel.scheduler import Submits
 from ase_fastchgnet.workflows import phonon_plots
 from ase_fastchgnet.workflows.calculators import results_of
 from ase_fastchgnet.workflows.minima import crystal_at_minimum, precise
@@ -38,7 +40,6 @@ FILES = (  # of Phonons.write
     "thermal.csv",
 )
 ROOM = 300.0  # K, of the summary
-CHUNK_ATOMS = 1000  # evaluated between two looks at the progress; enough to fill a batch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -118,6 +119,8 @@ def phonons(
     fc_calculator: Literal["traditional", "symfc"] = "traditional",
     mesh: float = 40.0,
     temperatures: Sequence[float] = range(0, 1001, 10),
+    devices: Devices = None,
+    executor: Submits | None = None,
     progress: bool | None = None,
 ) -> Phonons[StructureT]:
     """Phonons of a crystal (ase.Atoms or pymatgen Structure) from finite displacements, by phonopy.
@@ -130,6 +133,8 @@ def phonons(
     fc_calculator  how force constants are made of forces: phonopy's own way, or a fit by symfc
     mesh           Å; q-points of the densities of states are 2π/mesh apart, or a little less
     temperatures   K, of the thermal properties
+    devices        processes that share the displaced supercells, as for `evaluate_many`
+    executor       instead of devices, likewise
     progress       draw bars; None: on a terminal
 
     Imaginary modes are part of the result, and logged.  ImportError if phonopy or seekpath is missing, ValueError if
@@ -142,7 +147,7 @@ def phonons(
     )
     phonopy = _phonopy(atoms, supercell)
     phonopy.generate_displacements(distance=displacement)
-    phonopy.forces = _forces(phonopy, atoms, calculator, progress)
+    phonopy.forces = _forces(phonopy, atoms, calculator, devices, executor, progress)
     phonopy.produce_force_constants(fc_calculator=fc_calculator)
     if fc_calculator == "traditional":  # symfc's have all symmetries from the start
         phonopy.symmetrize_force_constants()
@@ -174,19 +179,24 @@ def _phonopy(atoms: Atoms, supercell: float | Sequence[int] | Sequence[Sequence[
     return Phonopy(cell, supercell_matrix=matrix, primitive_matrix=guess_primitive_matrix(cell))
 
 
-def _forces(phonopy: "Phonopy", atoms: Atoms, calculator: Calculator, progress: bool | None) -> Array:
+def _forces(
+    phonopy: "Phonopy",
+    atoms: Atoms,
+    calculator: Calculator,
+    devices: Devices,
+    executor: Submits | None,
+    progress: bool | None,
+) -> Array:
     """Forces (displacements, supercell atoms, 3), eV/Å, less those that the crystal has undisplaced."""
     displaced = [
         Atoms(numbers=one.numbers, positions=one.positions, cell=one.cell, pbc=True)
         for one in phonopy.supercells_with_displacements
     ]
     _log.info("displaced supercells: %d of %d atoms each", len(displaced), len(displaced[0]))
-    chunk = max(1, CHUNK_ATOMS // len(displaced[0]))
     forces: list[Array] = []
     with progress_of("displaced supercells", len(displaced), progress) as meter:
-        for start in range(0, len(displaced), chunk):
-            found = results_of(displaced[start : start + chunk], calculator, ("forces",))
-            forces += [results["forces"] for results in found]
+        for results in results_of(displaced, calculator, ("forces",), devices=devices, executor=executor):
+            forces.append(results["forces"])
             meter.update(len(forces))
     cell = phonopy.supercell
     resting = atoms.get_forces()[[cell.u2u_map[n] for n in cell.s2u_map]]

@@ -23,13 +23,16 @@ ROWS = 40_000  # edges + angles of all structures in flight: two batches of eval
 FIRST = 8  # programs started before the size of any structure is known; then at most twice as many a round
 
 
-def run_in_lockstep(programs: Iterable[Program[T]], calculator: FastCHGNet) -> Iterator[tuple[int, T | Exception]]:
-    """Yields (number, result) as programs end, or the exception that ended one; `programs` is read as room gets free.
+def run_in_lockstep(
+    programs: Iterable[tuple[int, Program[T]]], calculator: FastCHGNet
+) -> Iterator[tuple[int, T | Exception]]:
+    """Yields (number, result) as programs end, or the exception that ended one.
 
-    A program is called with the calculator to use, which gives energy, forces, stress and magnetic moments as
-    `calculator` would.  Closing the iterator ends all programs at their next calculation.
+    `programs` are (number, program), each number once, and read as room gets free.  A program is called with the
+    calculator to use, which gives energy, forces, stress and magnetic moments as `calculator` would.  Closing the
+    iterator ends all programs at their next calculation.
     """
-    waiting = enumerate(programs)
+    waiting = iter(programs)
     batch = calculator.moving_batch()
     active: dict[int, _Coroutine[T]] = {}
     more = True

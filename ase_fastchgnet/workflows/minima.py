@@ -9,16 +9,10 @@ from ase.calculators.calculator import Calculator
 from ase.optimize.optimize import Optimizer
 
 from ase_fastchgnet.calculator import FastCHGNet
-from ase_fastchgnet.evaluation.moving import Failure
 from ase_fastchgnet.workflows.calculators import results_of, with_results
 from ase_fastchgnet.workflows.progress import progress as progress_of
-from ase_fastchgnet.workflows.relaxation import (
-    Relaxation,
-    RelaxationError,
-    RelaxOptions,
-    relax,
-    relax_as_completed,
-)
+from ase_fastchgnet.workflows.relaxation import RelaxationError, RelaxOptions, relax
+from ase_fastchgnet.workflows.relaxation_many import Outcome, relax_as_completed
 
 _log = logging.getLogger(__name__)
 
@@ -110,7 +104,7 @@ def _options(fmax: float, optimizer: str | type[Optimizer]) -> RelaxOptions:
     return {"fmax": fmax, "steps": STEPS, "optimizer": optimizer, "keep_frames": False}
 
 
-def _converged(found: Relaxation[Atoms] | RelaxationError | Failure) -> Atoms:
+def _converged(found: Outcome[Atoms]) -> Atoms:
     if isinstance(found, Exception):
         raise found
     if not found.converged:

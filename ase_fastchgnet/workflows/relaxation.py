@@ -1,9 +1,9 @@
-"""relax and relax_many: structures brought to the nearest minimum of energy or enthalpy."""
+"""relax: a structure brought to the nearest minimum of energy or enthalpy."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypedDict, Unpack
+from typing import TYPE_CHECKING, Generic, Self, TypedDict
 
 import ase.io
 import ase.optimize
@@ -14,11 +14,9 @@ from ase.constraints import FixSymmetry
 from ase.optimize.optimize import Optimizer
 
 from ase_fastchgnet.calculator import FastCHGNet
-from ase_fastchgnet.evaluation.moving import Failure
 from ase_fastchgnet.workflows.calculators import calculated, with_results
 from ase_fastchgnet.workflows.cell_filter import CellFilter
 from ase_fastchgnet.workflows.figures import new_figure
-from ase_fastchgnet.workflows.lockstep import run_in_lockstep
 from ase_fastchgnet.workflows.progress import progress as progress_of
 from ase_fastchgnet.workflows.structures import StructureT, as_atoms, as_given
 
@@ -49,6 +47,9 @@ class RelaxationError(RuntimeError):
     def __init__(self, message: str, frames: list[Atoms]) -> None:
         super().__init__(message)
         self.frames = frames
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str, list[Atoms]]]:
+        return type(self), (str(self), self.frames)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -135,44 +136,6 @@ def relax(
             frames[-1].set_constraint(constraints)  # without FixSymmetry, which is ours
             meter.update(dynamics.nsteps, f"{atoms.get_potential_energy():.4f} eV  fmax {_largest(dynamics):.3f} eV/Å")
     return _relaxation(structure, frames, fmax=fmax, reached=_largest(dynamics), n_steps=dynamics.nsteps)
-
-
-def relax_many(
-    structures: Iterable[StructureT],
-    calculator: FastCHGNet | None = None,
-    *,
-    progress: bool | None = None,
-    **options: Unpack[RelaxOptions],
-) -> list[Relaxation[StructureT] | RelaxationError | Failure]:
-    """What `relax` gives for each structure, in order; in the place of one that failed, its error.
-
-    Structures advance together: all calculations of a step are one batch, a structure leaves when it is done, and the
-    next one enters.  Each has its own optimiser, and results differ from those of `relax` by rounding only.
-    """
-    total = len(structures) if isinstance(structures, Sequence) else 0
-    results: dict[int, Any] = {}
-    with progress_of("relax", total, progress) as meter:
-        for number, result in relax_as_completed(structures, calculator, **options):
-            results[number] = result
-            failed = sum(isinstance(found, Exception) for found in results.values())
-            meter.update(len(results), f"{failed} failed" if failed else "")
-    return [results[number] for number in sorted(results)]
-
-
-def relax_as_completed(
-    structures: Iterable[StructureT], calculator: FastCHGNet | None = None, **options: Unpack[RelaxOptions]
-) -> Iterator[tuple[int, Relaxation[StructureT] | RelaxationError | Failure]]:
-    """(number, result) of each structure when it is done; `structures` is read as room gets free."""
-    calculator = calculator or FastCHGNet()
-    programs = (_program(structure, options) for structure in structures)
-    for number, outcome in run_in_lockstep(programs, calculator):
-        if isinstance(outcome, Exception) and not isinstance(outcome, RelaxationError | Failure):
-            raise outcome
-        yield number, outcome
-
-
-def _program(structure: StructureT, options: RelaxOptions) -> Callable[[Calculator], Relaxation[StructureT]]:
-    return lambda calculator: relax(structure, calculator, progress=False, **options)
 
 
 def _watched(dynamics: Optimizer, atoms: Atoms, frames: list[Atoms], fmax: float, steps: int) -> Iterator[None]:

@@ -47,7 +47,7 @@ def md_replicas(
     done: dict[int, Any] = {}
     with progress_of(f"MD at {len(temperatures)} temperatures", steps, progress) as meter:
         board = _Board(meter, len(temperatures), Pace(options.get("timestep", 1.0)))
-        programs = (program(number, board.teller(number)) for number in range(len(temperatures)))
+        programs = ((number, program(number, board.teller(number))) for number in range(len(temperatures)))
         for number, outcome in run_in_lockstep(programs, chgnet):
             if isinstance(outcome, Exception) and not isinstance(outcome, DynamicsError):
                 raise outcome

@@ -1,6 +1,5 @@
 """evaluate_many and screen: any number of structures over devices and machines, streamed, nothing lost."""
 
-import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from ase_fastchgnet.parallel.scheduler import Submits
 from ase_fastchgnet.workflows.progress import progress as progress_of
 from ase_fastchgnet.workflows.result_files import Done, Record, open_results
 from ase_fastchgnet.workflows.sources import Entry, count, read_source
-from ase_fastchgnet.workflows.streaming import Evaluated, EvaluationStream
+from ase_fastchgnet.workflows.streaming import Evaluated, EvaluationStream, in_order
 
 
 def evaluate_many(
@@ -40,7 +39,7 @@ def evaluate_many(
     """
     stream = EvaluationStream(calculator or FastCHGNet(), properties, devices, executor)
     results = stream.run(enumerate(read_source(source)))
-    return _in_order(results if progress is False else _watched(results, count(source), progress))
+    return in_order(results if progress is False else _watched(results, count(source), progress))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -166,16 +165,6 @@ def _watched(results: Iterator[list[Evaluated]], total: int | None, shown: bool 
             tally.note(found)
             meter.update(tally.n_seen, tally.pace(meter.seconds))
             yield found
-
-
-def _in_order(results: Iterator[list[Evaluated]]) -> Iterator[Evaluated]:
-    waiting: dict[int, Evaluated] = {}
-    following = 0
-    for result in itertools.chain.from_iterable(results):
-        waiting[result.index] = result
-        while following in waiting:
-            yield waiting.pop(following)
-            following += 1
 
 
 def _record(result: Evaluated) -> Record:

@@ -1,5 +1,6 @@
 """Structures to predictions, by whoever works: in chunks of equal cost, whatever comes back first."""
 
+import itertools
 import re
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -63,7 +64,8 @@ class EvaluationStream:
 
         with self._crew as (executor, in_flight):
             work = partial(evaluate_chunk, self._options)
-            for items, answer in run_chunks(chunks(readable(), self._seconds), work, executor, in_flight=in_flight):
+            pieces = chunks(readable(), self._seconds, among=in_flight)
+            for items, answer in run_chunks(pieces, work, executor, in_flight=in_flight):
                 if isinstance(answer, KillsWorkers):
                     outcomes: Sequence[Prediction | str] = [str(answer)]
                 else:
@@ -93,6 +95,17 @@ class EvaluationStream:
             return size_of(item.atoms, self._cutoffs)
         except ValueError:  # the worker says what is wrong with it
             return Size(1, len(item.atoms), 0, 0)
+
+
+def in_order(results: Iterator[list[Evaluated]]) -> Iterator[Evaluated]:
+    """The results one by one, as the source has them."""
+    waiting: dict[int, Evaluated] = {}
+    following = 0
+    for result in itertools.chain.from_iterable(results):
+        waiting[result.index] = result
+        while following in waiting:
+            yield waiting.pop(following)
+            following += 1
 
 
 def _evaluated(index: int, entry: Entry, outcome: Prediction | str) -> Evaluated:

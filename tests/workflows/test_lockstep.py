@@ -49,7 +49,7 @@ def rounds(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
 
 
 def test_calculations_of_one_round_are_one_batch_and_programs_leave_as_they_end(rounds: list[list[int]]) -> None:
-    ended = list(run_in_lockstep([stretching(SALT, times) for times in (3, 1, 2)], FastCHGNet()))
+    ended = list(run_in_lockstep(enumerate([stretching(SALT, times) for times in (3, 1, 2)]), FastCHGNet()))
     assert rounds == [[0, 1, 2], [0, 2], [0]]
     assert [number for number, _ in ended] == [1, 2, 0]
 
@@ -63,7 +63,7 @@ def test_those_that_wait_enter_when_there_is_room(rounds: list[list[int]]) -> No
             taken += 1
             yield stretching(SALT, 4)
 
-    outcomes = run_in_lockstep(programs(), FastCHGNet())
+    outcomes = run_in_lockstep(enumerate(programs()), FastCHGNet())
     next(outcomes)
     assert taken < 100
     assert len(list(outcomes)) == 99
@@ -77,7 +77,7 @@ def test_structures_in_flight_are_bounded_by_their_size(
     monkeypatch.setattr(lockstep, "ROWS", 2000)
     graph = build_batch([STRUCTURES["LiMnO2"]], Cutoffs())
     most = 2000 // (graph.n_edges + graph.n_angles) + 1
-    list(run_in_lockstep([stretching(STRUCTURES["LiMnO2"], 4) for _ in range(12)], FastCHGNet()))
+    list(run_in_lockstep(enumerate([stretching(STRUCTURES["LiMnO2"], 4) for _ in range(12)]), FastCHGNet()))
     assert max(map(len, rounds[2:])) <= max(most, 8)
 
 
@@ -93,7 +93,7 @@ def test_results_are_those_of_evaluate() -> None:
         return everything
 
     calculator = FastCHGNet(dtype="float64", on_isolated_atoms="ignore")
-    outcomes = dict(run_in_lockstep(map(program, structures), calculator))
+    outcomes = dict(run_in_lockstep(enumerate(map(program, structures)), calculator))
     wanted = evaluate(structures, dtype="float64", on_isolated_atoms="ignore")
     for number, prediction in enumerate(wanted):
         found = outcomes[number]
@@ -113,7 +113,7 @@ def test_a_result_at_the_same_geometry_is_not_computed_again(rounds: list[list[i
             atoms.get_stress()
             atoms.get_magnetic_moments()
 
-    list(run_in_lockstep([program], FastCHGNet()))
+    list(run_in_lockstep([(0, program)], FastCHGNet()))
     assert len([numbers for numbers in rounds if numbers]) == 1
 
 
@@ -122,7 +122,7 @@ def test_an_exception_is_the_outcome_of_its_program_only() -> None:
         stretching(SALT, 1)(calculator)
         raise KeyError("mine")
 
-    outcomes = dict(run_in_lockstep([stretching(SALT, 2), failing, stretching(SALT, 3)], FastCHGNet()))
+    outcomes = dict(run_in_lockstep(enumerate([stretching(SALT, 2), failing, stretching(SALT, 3)]), FastCHGNet()))
     assert isinstance(outcomes[1], KeyError)
     assert [len(outcomes[n]) for n in (0, 2)] == [2, 3]  # type: ignore[arg-type]
 
@@ -137,13 +137,13 @@ def test_a_program_can_go_on_after_a_geometry_that_cannot_be_evaluated() -> None
         atoms.positions[1] = SALT.positions[1]
         return atoms.get_potential_energy()
 
-    ((_, energy),) = run_in_lockstep([program], FastCHGNet())
+    ((_, energy),) = run_in_lockstep([(0, program)], FastCHGNet())
     assert energy == pytest.approx(evaluate([SALT])[0].energy, abs=1e-5)
 
 
 def test_two_runs_give_the_same_bits() -> None:
     jobs = [stretching(STRUCTURES[name], 3) for name in ("NaCl", "Si", "MgO", "LiMnO2")]
-    first, second = (dict(run_in_lockstep(jobs, FastCHGNet())) for _ in range(2))
+    first, second = (dict(run_in_lockstep(enumerate(jobs), FastCHGNet())) for _ in range(2))
     assert first == second
 
 
@@ -160,7 +160,7 @@ def test_closing_early_ends_every_thread_and_runs_its_clean_up() -> None:
         return long
 
     before = threading.active_count()
-    outcomes = run_in_lockstep(map(program, [1, 2, 0, 3]), FastCHGNet())
+    outcomes = run_in_lockstep(enumerate(map(program, [1, 2, 0, 3])), FastCHGNet())
     assert next(outcomes) == (2, None)
     outcomes.close()  # type: ignore[attr-defined]
     assert sorted(cleaned) == [0, 1, 2, 3]
@@ -174,5 +174,5 @@ def test_an_interrupt_inside_a_program_stops_everything() -> None:
 
     before = threading.active_count()
     with pytest.raises(KeyboardInterrupt):
-        list(run_in_lockstep([interrupted, stretching(SALT, 100)], FastCHGNet()))
+        list(run_in_lockstep(enumerate([interrupted, stretching(SALT, 100)]), FastCHGNet()))
     assert threading.active_count() == before
