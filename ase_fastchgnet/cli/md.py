@@ -51,7 +51,7 @@ def md(
     ] = None,
     steps: Annotated[int, typer.Option(metavar="N", min=0, help="Of the whole run, resumed or not.")] = 1000,
     timestep: Annotated[
-        float, typer.Option(metavar="FS", help="2 does for most solids; 0.5 to 1 with hydrogen.")
+        float, typer.Option(metavar="FS", min=1e-3, help="2 does for most solids; 0.5 to 1 with hydrogen.")
     ] = 1.0,
     ensemble: Annotated[
         Ensembles, typer.Option("--ensemble", "-e", metavar="NAME", help="One of those above.")
@@ -132,6 +132,8 @@ def md(
     atoms = read_structure(file).repeat(_repeats(repeat))
     if diffusion is not None and diffusion not in atoms.symbols:
         raise typer.BadParameter(f"there is no {diffusion!r} in {atoms.symbols}", param_hint="'--diffusion'")
+    if diffusion is not None:
+        _require_frames((steps - skip / timestep) / trajectory_interval)
     calculator = make_calculator(model, device, dtype)
     options = {
         "steps": steps,
@@ -159,13 +161,15 @@ def md(
         complain(f"stopped; the same command with --resume goes on from the last checkpoint in {out}")
         raise
     runs = {folder: outcome for folder, outcome in outcomes.items() if not isinstance(outcome, Exception)}
-    failures = {folder: outcome for folder, outcome in outcomes.items() if isinstance(outcome, Exception)}
+    failures: dict[Path, Exception] = {
+        folder: outcome for folder, outcome in outcomes.items() if isinstance(outcome, Exception)
+    }
     for folder, run in runs.items():
         print(f"{folder}: {run}\n" if len(outcomes) > 1 else run)
         if plot:
             _save(run.thermo, folder / "thermo.png")
     if diffusion is not None:
-        _analyse(runs, out, diffusion, skip, plot)
+        failures |= _analyse(runs, out, diffusion, skip, plot)
     complain(f"written: {', '.join(map(str, outcomes))}")
     for folder, error in failures.items():
         complain(f"error: {folder}: {error}")
@@ -193,20 +197,47 @@ def _run(
         raise typer.BadParameter(f"{error} (--resume, --overwrite)", param_hint="'--out'") from error
 
 
-def _analyse(runs: "Mapping[Path, MDRun[Atoms]]", out: Path, element: str, skip: float, plot: bool) -> None:
-    """Prints and writes how an element diffuses in each run, and how that depends on temperature."""
+def _require_frames(intervals: float) -> None:
+    """Before the work whose trajectory would be too short: `intervals` of it are left after --skip."""
+    from ase_fastchgnet.workflows.transport import BLOCKS, LEAST_FRAMES
+
+    frames, needed = max(0, int(intervals) + 1), BLOCKS * LEAST_FRAMES
+    if frames < needed:
+        raise typer.BadParameter(
+            f"it needs {needed} frames, and after --skip there will be {frames}: more --steps, or a smaller "
+            "--trajectory-interval",
+            param_hint="'--diffusion'",
+        )
+
+
+def _analyse(
+    runs: "Mapping[Path, MDRun[Atoms]]", out: Path, element: str, skip: float, plot: bool
+) -> dict[Path, Exception]:
+    """Prints and writes how an element diffuses in each run, and how that depends on temperature.
+
+    Returns what could not be analysed.
+    """
     from ase_fastchgnet.workflows.transport import diffusion
 
-    found = {}
+    found: dict[float, Diffusion] = {}
+    failures: dict[Path, Exception] = {}
     for folder, run in runs.items():
-        result = diffusion(run, element, skip=skip)
+        try:
+            result = diffusion(run, element, skip=skip)
+        except ValueError as error:
+            failures[folder] = error
+            continue
         print(f"{folder}: {result}")
         result.write(folder / f"msd_{element}.csv")
         if plot:
             _save(result, folder / f"msd_{element}.png")
         found[float(run.thermo.after(skip).temperature.mean())] = result
     if len(found) > 1:
-        _arrhenius(out, element, found, plot)
+        try:
+            _arrhenius(out, element, found, plot)
+        except ValueError as error:  # nothing diffuses at one of the temperatures
+            failures[out] = error
+    return failures
 
 
 def _arrhenius(out: Path, element: str, found: "Mapping[float, Diffusion]", plot: bool) -> None:

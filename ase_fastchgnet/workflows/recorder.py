@@ -86,7 +86,7 @@ class Recorder:
         checkpoint: Checkpoint | None,
     ) -> None:
         self._dynamics, self._ensemble, self._output, self._rng, self._run = dynamics, ensemble, output, rng, run
-        self._timestep = timestep
+        self._timestep = float(timestep)  # so that a file is the same for 2 and 2.0
         self.columns = columns_of(
             dynamics.atoms, conserved=ensemble.bath is not None, cell_moves=bool(ensemble.barostat)
         )

@@ -22,6 +22,7 @@ _log = logging.getLogger(__name__)
 
 CM2_PER_S = 0.1  # of 1 Å²/fs
 ONE_SIGMA = 0.8413447460685429  # of a normal distribution lies below one standard deviation
+BLOCKS = 5
 LEAST_FRAMES = 10  # in a block
 STRAIGHT = 0.3  # so far from 1 may the exponent be
 
@@ -77,7 +78,7 @@ def diffusion(
     species: str | Sequence[int],
     *,
     skip: float = 0.0,
-    blocks: int = 5,
+    blocks: int = BLOCKS,
     fit: tuple[float, float] | None = None,
     interval: float | None = None,
     wrapped: bool | None = None,

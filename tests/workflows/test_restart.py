@@ -72,7 +72,7 @@ from ase.build import bulk
 from ase_fastchgnet import FastCHGNet, Thermo, md
 from tests.workflows.test_restart import arguments
 
-crystal, folder = bulk("NaCl", "rocksalt", a=5.64, cubic=True), Path(sys.argv[1])
+crystal, folder = bulk("NaCl", "rocksalt", a=5.64), Path(sys.argv[1])
 
 def killed_at(last):
     def tell(step, kelvin):
@@ -81,10 +81,10 @@ def killed_at(last):
     return tell
 
 for ensemble in sys.argv[2:]:
-    options = arguments(ensemble, steps=14)
+    options = arguments(ensemble, steps=11)
     md(crystal, FastCHGNet(), out=folder / ensemble / "whole", **options)
     parts = folder / ensemble / "parts"
-    for last in (8, 9):
+    for last in (7, 8):
         child = os.fork()
         if child == 0:
             md(crystal, FastCHGNet(), out=parts, resume=True, progress=killed_at(last), **options)
@@ -100,7 +100,7 @@ for ensemble in sys.argv[2:]:
 def killed_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for every ensemble: CHGNet in float32, "whole", and in "parts" that SIGKILL has ended.
 
-    Twice: at step 8, after a checkpoint at 5, and at step 9, before a new one.
+    Twice: at step 7, after a checkpoint at 5, and at step 8, before a new one.
     """
     folder = tmp_path_factory.mktemp("killed")
     path = os.pathsep.join([str(ROOT), str(ROOT / "kernels")])
@@ -115,10 +115,10 @@ def killed_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_ensemble_that_is_killed_goes_on_as_if_nothing_had_happened(killed_runs: Path, ensemble: str) -> None:
     whole, parts = killed_runs / ensemble / "whole", killed_runs / ensemble / "parts"
     same_bytes(whole, parts)
-    assert Thermo.read(parts / "thermo.csv").step.tolist() == list(range(0, 15, 2))
+    assert Thermo.read(parts / "thermo.csv").step.tolist() == list(range(0, 11, 2))
     frames: Any = read(parts / "trajectory.extxyz", ":")
-    assert [frame.info["step"] for frame in frames] == [0, 3, 6, 9, 12]
-    assert load(parts / "checkpoint.npz").step == 14
+    assert [frame.info["step"] for frame in frames] == [0, 3, 6, 9]
+    assert load(parts / "checkpoint.npz").step == 11
 
 
 @pytest.mark.parametrize("ensemble", ENSEMBLES)
