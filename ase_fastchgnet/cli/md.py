@@ -73,7 +73,10 @@ def md(
         ),
     ] = None,
     max_temperature: Annotated[
-        float | None, typer.Option(metavar="K", help="Beyond it the run has blown up.", rich_help_panel=_BATH)
+        float | None,
+        typer.Option(
+            metavar="K", help="Beyond it the run has blown up; else ten times that asked for.", rich_help_panel=_BATH
+        ),
     ] = None,
     out: Annotated[Path, out_option("A folder (md if not given); several temperatures have one each in it.")] = Path(
         "md"

@@ -1,5 +1,6 @@
 """What a run of molecular dynamics leaves behind: log, trajectory and checkpoints, in files or in memory."""
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from ase_fastchgnet.workflows.ensembles import Ensemble
 from ase_fastchgnet.workflows.restart import Checkpoint, check_same_run, load
 from ase_fastchgnet.workflows.run_files import START, ExtxyzFrames, Frames, Mark, Text, TrajFrames, cut
 from ase_fastchgnet.workflows.thermo import Thermo, columns_of, observe
+
+_log = logging.getLogger(__name__)
 
 CHECKPOINT, THERMO, FINAL, LAST_GOOD = "checkpoint.npz", "thermo.csv", "final.extxyz", "last_good.extxyz"
 WRITERS: dict[str, Callable[[Path], Frames]] = {"extxyz": ExtxyzFrames, "traj": TrajFrames}
@@ -65,6 +68,7 @@ class Output:
         elif self.resume and self.folder / CHECKPOINT in present:
             checkpoint = load(self.folder / CHECKPOINT)
             check_same_run(self.folder / CHECKPOINT, checkpoint, run)
+            _log.info("%s: going on from step %d", self.folder, checkpoint.step)
             return checkpoint
         elif present:
             remedy = "there is no checkpoint to resume from" if self.resume else "resume continues that run"

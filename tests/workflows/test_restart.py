@@ -170,10 +170,12 @@ def test_a_long_traj_can_be_cut_where_its_list_of_frames_has_moved(tmp_path: Pat
     assert [frame.info["step"] for frame in frames] == list(range(61))
 
 
-def test_a_finished_run_can_be_made_longer(tmp_path: Path) -> None:
+def test_a_finished_run_can_be_made_longer(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     short = arguments("npt-mtk", steps=13)
     spring(out=tmp_path / "parts", **short)
-    spring(out=tmp_path / "parts", resume=True, **short | {"steps": 31})
+    with caplog.at_level("INFO", logger="ase_fastchgnet"):
+        spring(out=tmp_path / "parts", resume=True, **short | {"steps": 31})
+    assert f"{tmp_path / 'parts'}: going on from step 13" in caplog.messages
     spring(out=tmp_path / "whole", **short | {"steps": 31})
     same_bytes(tmp_path / "whole", tmp_path / "parts")
 
