@@ -2,7 +2,6 @@
 
 import json
 import lzma
-import os
 import pickle
 import statistics
 import tempfile
@@ -29,7 +28,6 @@ class Parent(NamedTuple):
     """Seconds that a process takes to keep its workers at work."""
 
     model: CostModel  # to read, size, send, receive and write a structure
-    sync: float  # until the results of a chunk are on the disk
     message: float  # from a worker's answer to its next chunk, round trip
 
 
@@ -42,7 +40,7 @@ def measure(model: CostModel) -> Parent:
     sizes = [[size_of(atoms, calculator.cutoffs) for atoms in group] for group in groups]
     _screened(groups[0], sizes[0], calculator, model)  # the first pays for imports
     seconds = [_screened(group, of, calculator, model) for group, of in zip(groups, sizes, strict=True)]
-    return Parent(fit([Size.total(of) for of in sizes], seconds), _sync_seconds(), _message_seconds(crystals[:20]))
+    return Parent(fit([Size.total(of) for of in sizes], seconds), _message_seconds(crystals[:20]))
 
 
 def read_crystals() -> list[Atoms]:
@@ -72,7 +70,7 @@ class _Answers:
     def _answer(self, items: Sequence[Item]) -> ChunkResult:
         size = Size.total(self._sizes[item.index] for item in items)
         predictions: list[Prediction | str] = [self._prediction(len(item.atoms)) for item in items]
-        return ChunkResult(predictions, [], size, self._model.seconds(size), "nobody")
+        return ChunkResult(predictions, [], self._model.seconds(size), "nobody")
 
     def _prediction(self, n: int) -> Prediction:
         normal = self._random.normal
@@ -100,19 +98,6 @@ def _listed(atoms: Atoms) -> dict[str, Any]:
         "cell": atoms.cell.tolist(),
         "pbc": True,
     }
-
-
-def _sync_seconds(repeat: int = 50) -> float:
-    """Of the wall clock: it is the disk that works."""
-    seconds = []
-    with tempfile.TemporaryFile() as file:
-        for _ in range(repeat):
-            file.write(bytes(30_000))  # about what a chunk's results take as JSON
-            file.flush()
-            start = time.perf_counter()
-            os.fsync(file.fileno())
-            seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
 
 
 def _message_seconds(crystals: Sequence[Atoms], repeat: int = 100) -> float:

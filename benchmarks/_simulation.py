@@ -36,7 +36,6 @@ def shared_queue(
     *,
     in_flight: int,
     before: Floats,
-    after: float = 0.0,
     message: float = 0.0,
 ) -> Outcome:
     """`run_chunks` over a pool whose workers share one queue.
@@ -44,8 +43,7 @@ def shared_queue(
     work       (chunks,) seconds that a worker of slowness 1 evaluates
     slowness   (workers,) factor to `work`
     in_flight  chunks that are with the workers at most, waiting ones included
-    before     (chunks,) seconds of the one parent to read, size and send a chunk
-    after      seconds of the parent to write what came of a chunk
+    before     (chunks,) seconds of the one parent to read, size, send and write a chunk
     message    seconds that a worker waits from one chunk to the next
     """
     busy = np.zeros(len(slowness))
@@ -65,11 +63,8 @@ def shared_queue(
         if not ends:
             return Outcome(busy, clock)
         clock = max(clock, ends[0])
-        done = 0
         while ends and ends[0] <= clock:
             heapq.heappop(ends)
-            done += 1
-        clock += done * after
 
 
 def side_by_side(outcomes: Sequence[Outcome]) -> Outcome:

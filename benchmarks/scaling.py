@@ -91,9 +91,7 @@ class Crystals:
         pieces = chunks(range(len(self.predicted)), self.predicted.__getitem__)
         starts = np.array([piece[0] for piece in pieces])
         work, before = (np.add.reduceat(of, starts) for of in (self.true, self.reading))
-        return shared_queue(
-            work, slowness, in_flight=in_flight, before=before, after=parent.sync, message=parent.message
-        )
+        return shared_queue(work, slowness, in_flight=in_flight, before=before, message=parent.message)
 
 
 def simulate(crystals: Crystals, slowness: Floats, parent: Parent, per_parent: int) -> dict[str, Outcome]:
@@ -137,7 +135,7 @@ def run(counts: Sequence[int]) -> list[dict[str, Any]]:
     true = predicted * np.exp(random.normal(-(residual**2) / 2, residual, len(predicted)))
     crystals = Crystals(predicted, true, seconds_of(parent.model, sizes))
     n_chunks = sum(1 for _ in chunks(range(len(predicted)), predicted.__getitem__))
-    each = crystals.reading.mean() + parent.sync * n_chunks / len(predicted)
+    each = float(crystals.reading.mean())
     saturation = float(true.mean() / each)
     per_parent = 2 ** max(0, int(math.log2(0.75 * saturation)))
     rows: list[dict[str, Any]] = [
@@ -154,7 +152,6 @@ def run(counts: Sequence[int]) -> list[dict[str, Any]]:
         {
             "what": "parent",
             **asdict(parent.model),
-            "sync_ms": 1e3 * parent.sync,
             "message_ms": 1e3 * parent.message,
             "ms_per_structure": 1e3 * each,
             "structures_per_s": 1 / each,
@@ -218,8 +215,7 @@ def tables(result: Mapping[str, Any]) -> str:
         f"({e['structures']:,} crystals, {e['chunks']:,} chunks); true times differ from predicted ones by a factor "
         f"of log-normal spread {e['residual_log_std']:.2f}. Cost model: {e['source']}.",
         f"* Parent, measured: {p['ms_per_structure']:.2f} ms a crystal to read a line of JSON, size, send, receive and "
-        f"write, with {p['sync_ms']:.1f} ms a chunk until it is on the disk; that is {p['structures_per_s']:.0f} "
-        f"crystals/s, or **{p['saturated_by_workers']:.0f} workers**.",
+        f"write; that is {p['structures_per_s']:.0f} crystals/s, or **{p['saturated_by_workers']:.0f} workers**.",
         f"* Message, measured: {p['message_ms']:.1f} ms from a worker's answer to its next chunk.",
         f"* Several parents: one for at most {p['workers_per_parent']} workers.",
     ]

@@ -13,7 +13,6 @@ import torch
 from ase import Atoms
 
 from ase_fastchgnet.graph import GraphBatch, NeighborCache
-from ase_fastchgnet.graph.size import Size
 from ase_fastchgnet.model.checkpoint import Checkpoint
 
 from .backend import Backend, load_backend, resolve_device
@@ -60,7 +59,6 @@ class ChunkResult(NamedTuple):
 
     outcomes: list[Prediction | str]  # of each item, or why there is none
     warnings: list[str]  # texts
-    size: Size  # of all items that were evaluated
     seconds: float
     worker: str  # host and process
 
@@ -87,7 +85,6 @@ def evaluate_chunk(options: Options, items: Sequence[Item]) -> ChunkResult:
     return ChunkResult(
         [outcomes[item.index] for item in items],
         [str(warning.message) for warning in noticed],
-        Size.total(Size(1, g.n_atoms, g.n_edges, g.n_angles) for g in graphs.values()),
         time.perf_counter() - start,
         f"{socket.gethostname()}:{os.getpid()}",
     )

@@ -30,7 +30,7 @@ class CostModel:
         return float(np.dot(size, (self.structure, self.atom, self.edge, self.angle)))
 
 
-# Energy, forces and stress on one core of a server of 2024, float32 (python -m benchmarks.screening).
+# Energy, forces and stress on one core of a server, float32 (python -m benchmarks.screening).
 TYPICAL = CostModel(structure=2e-3, atom=0.0, edge=8e-6, angle=8e-6)
 
 

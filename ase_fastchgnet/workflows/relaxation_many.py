@@ -10,7 +10,7 @@ from ase.calculators.calculator import Calculator
 from ase_fastchgnet.calculator import FastCHGNet
 from ase_fastchgnet.evaluation.moving import Failure
 from ase_fastchgnet.graph import Cutoffs
-from ase_fastchgnet.graph.size import size_of
+from ase_fastchgnet.graph.size import expected_size
 from ase_fastchgnet.parallel.crew import Devices, crew
 from ase_fastchgnet.parallel.scheduler import KillsWorkers, Submits, run_chunks
 from ase_fastchgnet.workflows.lockstep import ROWS, run_in_lockstep
@@ -118,7 +118,7 @@ def _chunks(structures: Iterable[Numbered[StructureT]], cutoffs: Cutoffs) -> Ite
 
 def _rows(structure: Any, cutoffs: Cutoffs) -> int:
     try:
-        size = size_of(as_atoms(structure), cutoffs)
-    except ValueError:  # the worker says what is wrong with it
+        size = expected_size(as_atoms(structure), cutoffs)
+    except (ValueError, ArithmeticError):  # the worker says what is wrong with it
         return 0
     return size.edges + size.angles

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from ase.io.extxyz import write_extxyz
 
 from ase_fastchgnet.workflows.calculators import with_results
 
+SYNC_SECONDS = 1.0  # between two waits for the disk, each of which takes as long as evaluating some structure
 Record = dict[str, Any]  # of one structure; "index" and "id" say which, "error" why there is no result
 
 
@@ -34,7 +36,7 @@ class ResultFile(Protocol):
         """What is there already."""
 
     def append(self, records: Sequence[Record]) -> None:
-        """Add records; when this returns they are on the disk."""
+        """Add records, which are on the disk a moment later, or when the file is closed."""
 
     def close(self) -> None:
         """No more records."""
@@ -60,16 +62,23 @@ class _Growing:
     def __init__(self, path: Path, *, fresh: bool) -> None:
         self._file = open(path, "wb+" if fresh else "ab+")  # noqa: SIM115
         self._file.truncate(self._end_of_last_record())
+        self._synced = time.monotonic()
 
     def append(self, records: Sequence[Record]) -> None:
-        """Add records; when this returns they are on the disk."""
+        """Add records; the death of this process cannot take them away, that of the machine the last second's only."""
         self._file.write(b"".join(map(self._bytes, records)))
         self._file.flush()
-        os.fsync(self._file.fileno())
+        if time.monotonic() - self._synced > SYNC_SECONDS:
+            self._sync()
 
     def close(self) -> None:
         """No more records."""
+        self._sync()
         self._file.close()
+
+    def _sync(self) -> None:
+        os.fsync(self._file.fileno())
+        self._synced = time.monotonic()
 
     def _end_of_last_record(self) -> int:
         raise NotImplementedError
@@ -128,7 +137,12 @@ class Extxyz(_Growing):
 
 
 class ParquetFolder:
-    """A folder of Parquet files that pandas, polars, pyarrow and Dask read as one table; each appears complete."""
+    """A folder of Parquet files that pandas, polars, pyarrow and Dask read as one table; each appears complete.
+
+    Records are held back for a while, or there would be thousands of files: of a run that is killed, those are lost.
+    """
+
+    HELD_SECONDS = 2.0
 
     def __init__(self, path: Path, *, fresh: bool) -> None:
         try:
@@ -145,6 +159,8 @@ class ParquetFolder:
         self._next = 1 + max((int(part.stem.partition("-")[2]) for part in self._parts()), default=-1)
         with tempfile.NamedTemporaryFile(dir=path):  # it can be written to
             pass
+        self._held: list[Record] = []
+        self._written = time.monotonic()
 
     def done(self) -> Iterator[Done]:
         """What is there already."""
@@ -154,8 +170,20 @@ class ParquetFolder:
                 yield Done(index, name, error is None)
 
     def append(self, records: Sequence[Record]) -> None:
-        """Add records as one more file; when this returns it is on the disk."""
-        table = self._arrow.Table.from_pylist([_listed(record) for record in records], schema=self._schema())
+        """Add records, which HELD_SECONDS later at the latest are on the disk."""
+        self._held += map(_listed, records)
+        if time.monotonic() - self._written > self.HELD_SECONDS:
+            self._write()
+
+    def close(self) -> None:
+        """No more records; what a kill left unfinished goes."""
+        if self._held:
+            self._write()
+        for unfinished in self._path.glob(".part-*.unfinished"):
+            unfinished.unlink()
+
+    def _write(self) -> None:
+        table = self._arrow.Table.from_pylist(self._held, schema=self._schema())
         unfinished = self._path / f".part-{self._next:06d}.unfinished"
         with open(unfinished, "wb") as file:
             self._parquet.write_table(table, file)
@@ -163,11 +191,8 @@ class ParquetFolder:
             os.fsync(file.fileno())
         os.replace(unfinished, self._path / f"part-{self._next:06d}.parquet")
         self._next += 1
-
-    def close(self) -> None:
-        """No more records; what a kill left unfinished goes."""
-        for unfinished in self._path.glob(".part-*.unfinished"):
-            unfinished.unlink()
+        self._held.clear()
+        self._written = time.monotonic()
 
     def _parts(self) -> list[Path]:
         return sorted(self._path.glob("part-*.parquet"))

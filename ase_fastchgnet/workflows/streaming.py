@@ -14,11 +14,13 @@ from ase_fastchgnet.evaluation import Prediction
 from ase_fastchgnet.evaluation.chunk import ChunkResult, Item, evaluate_chunk
 from ase_fastchgnet.evaluation.cost import Learning, chunks
 from ase_fastchgnet.evaluation.evaluator import PROPERTIES
-from ase_fastchgnet.graph.size import Size, size_of
+from ase_fastchgnet.graph import Cutoffs
+from ase_fastchgnet.graph.size import Size, expected_size
 from ase_fastchgnet.parallel.crew import Devices, crew
 from ase_fastchgnet.parallel.scheduler import KillsWorkers, Submits, run_chunks
 from ase_fastchgnet.workflows.sources import Entry
 
+MANY = 32  # chunks that are wanted at least, of however few structures, for an executor that takes many
 _SYSTEM = re.compile(r"^system (\d+): ")
 
 
@@ -52,49 +54,42 @@ class EvaluationStream:
     def run(self, entries: Iterable[tuple[int, Entry]]) -> Iterator[list[Evaluated]]:
         """Results in whatever order they are done; those of entries without a structure come with a later chunk."""
         unread: list[Evaluated] = []
-        known: dict[int, Entry] = {}
+        known: dict[int, tuple[Entry, Size]] = {}
 
         def readable() -> Iterator[Item]:
             for index, entry in entries:
                 if entry.atoms is None:
                     unread.append(_evaluated(index, entry, entry.error or ""))
                 else:
-                    known[index] = entry
+                    known[index] = entry, _expected_size(entry.atoms, self._cutoffs)
                     yield Item(index, entry.atoms)
+
+        def seconds_of(item: Item) -> float:
+            return self._cost.model.seconds(known[item.index][1])
 
         with self._crew as (executor, in_flight):
             work = partial(evaluate_chunk, self._options)
-            pieces = chunks(readable(), self._seconds, among=in_flight)
+            pieces = chunks(readable(), seconds_of, among=min(in_flight, MANY))
             for items, answer in run_chunks(pieces, work, executor, in_flight=in_flight):
+                entries_of, sizes = zip(*(known.pop(item.index) for item in items), strict=True)
                 if isinstance(answer, KillsWorkers):
                     outcomes: Sequence[Prediction | str] = [str(answer)]
                 else:
-                    outcomes = self._noted(answer, known)
-                entries_of = [(item.index, known.pop(item.index)) for item in items]
-                pairs = zip(entries_of, outcomes, strict=True)
-                yield [*unread, *(_evaluated(index, entry, outcome) for (index, entry), outcome in pairs)]
+                    outcomes = answer.outcomes
+                    self._note(answer, {item.index: e.id for item, e in zip(items, entries_of, strict=True)}, sizes)
+                found = [_evaluated(i.index, e, o) for i, e, o in zip(items, entries_of, outcomes, strict=True)]
+                yield [*unread, *found]
                 unread.clear()
         if unread:
             yield unread
 
-    def _noted(self, answer: ChunkResult, known: Mapping[int, Entry]) -> list[Prediction | str]:
-        """The outcomes; what else the answer says is remembered, and its warnings are given here, under the ids."""
+    def _note(self, answer: ChunkResult, ids: Mapping[int, str], sizes: Iterable[Size]) -> None:
+        """What else an answer says is remembered, and its warnings are given here, under the ids."""
         self.busy[answer.worker] = self.busy.get(answer.worker, 0.0) + answer.seconds
-        if answer.size.structures:
-            self._cost.measured(answer.size, answer.seconds)
+        self._cost.measured(Size.total(sizes), answer.seconds)
         for text in answer.warnings:
             number = _SYSTEM.match(text)
-            warnings.warn(f"{known[int(number[1])].id}: {text[number.end() :]}" if number else text, stacklevel=2)
-        return answer.outcomes
-
-    def _seconds(self, item: Item) -> float:
-        return self._cost.model.seconds(self._size(item))
-
-    def _size(self, item: Item) -> Size:
-        try:
-            return size_of(item.atoms, self._cutoffs)
-        except ValueError:  # the worker says what is wrong with it
-            return Size(1, len(item.atoms), 0, 0)
+            warnings.warn(f"{ids[int(number[1])]}: {text[number.end() :]}" if number else text, stacklevel=2)
 
 
 def in_order(results: Iterator[list[Evaluated]]) -> Iterator[Evaluated]:
@@ -116,3 +111,10 @@ def _evaluated(index: int, entry: Entry, outcome: Prediction | str) -> Evaluated
         prediction=None if isinstance(outcome, str) else outcome,
         error=outcome if isinstance(outcome, str) else None,
     )
+
+
+def _expected_size(atoms: Atoms, cutoffs: Cutoffs) -> Size:
+    try:
+        return expected_size(atoms, cutoffs)
+    except (ValueError, ArithmeticError):  # the worker says what is wrong with it
+        return Size(1, len(atoms), 0, 0)
