@@ -39,6 +39,10 @@ bench: .venv/dev.stamp
 	$(BIN)/python -m benchmarks.engine
 	$(BIN)/python -m benchmarks.graph
 	$(BIN)/python -m benchmarks.parity
+	$(BIN)/python -m benchmarks.relax
+	$(BIN)/python -m benchmarks.phonons
+	$(BIN)/python -m benchmarks.screening
+	$(BIN)/python -m benchmarks.scaling
 	$(BIN)/python -m benchmarks.report
 
 clean:

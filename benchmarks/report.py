@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._report import read_result
+from benchmarks._workflow_tables import phonons_table, relax_table, screening_table
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "docs" / "performance.md", ROOT / "docs" / "accuracy.md"]
@@ -35,6 +36,10 @@ def main() -> None:
         blocks["memory in short"] = memory_sentence(memory["rows"])
     if parity is not None:
         blocks["parity"] = "\n\n".join([circumstances(parity), parity_table(parity["rows"])])
+    tables = {"relax": relax_table, "phonons": phonons_table, "screening": screening_table}
+    for found, table in tables.items():
+        if (result := read_result(found)) is not None:
+            blocks[found] = "\n\n".join([circumstances(result), table(result["rows"], markdown)])
     for page in PAGES:
         old = page.read_text()
         new = fill(old, blocks)

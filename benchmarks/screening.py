@@ -98,17 +98,18 @@ def measure_equality(crystals: Sequence[Atoms]) -> Iterator[dict[str, Any]]:
 
 
 def _differences(found: Sequence[Prediction | None], wanted: Sequence[Prediction]) -> dict[str, float]:
-    largest = dict.fromkeys(("energy_eV_per_atom", "forces_eV_A", "stress_eV_A3", "magmoms_muB"), 0.0)
+    names = {
+        "energy": "energy_eV_per_atom",
+        "forces": "forces_eV_A",
+        "stress": "stress_eV_A3",
+        "magmoms": "magmoms_muB",
+    }
+    largest = dict.fromkeys(names.values(), 0.0)
     for one, other in zip(found, wanted, strict=True):
         assert one is not None
-        pairs = (
-            (one.energy / len(one.energies), other.energy / len(one.energies)),
-            (one.forces, other.forces),
-            (one.stress, other.stress),
-            (one.magmoms, other.magmoms),
-        )
-        for name, (a, b) in zip(largest, pairs, strict=True):
-            largest[name] = max(largest[name], float(np.abs(np.subtract(a, b)).max()))  # type: ignore[arg-type]
+        for name, column in names.items():
+            difference = np.abs(one.results()[name] - other.results()[name]).max()
+            largest[column] = max(largest[column], float(difference) / (len(one.magmoms) if name == "energy" else 1))
     return largest
 
 

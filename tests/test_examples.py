@@ -1,6 +1,7 @@
 """Each example runs as a user would run it, prints what its last comment says, and its files hold what they claim."""
 
 import csv
+import json
 import os
 import re
 import subprocess
@@ -54,7 +55,7 @@ def assert_as_expected(found: str, name: str) -> None:
 
 def test_every_example_is_tested() -> None:
     source = Path(__file__).read_text()
-    assert len(EXAMPLES) == 8
+    assert len(EXAMPLES) == 9
     assert all(f"def test_{path.stem[3:]}" in source for path in EXAMPLES)
 
 
@@ -176,3 +177,13 @@ def read_atoms(path: Path) -> Atoms:
     atoms = read(path)
     assert isinstance(atoms, Atoms)
     return atoms
+
+
+def test_screen(tmp_path: Path) -> None:
+    (tmp_path / "demo_out").mkdir()
+    torn = {"index": 0, "id": "LiN", "formula": "LiN", "n_atoms": 2, "energy_eV": -1.0, "energy_eV_per_atom": -0.5}
+    (tmp_path / "demo_out" / "rocksalts.jsonl").write_text(json.dumps(torn) + '\n{"index": 1, "id"')
+    assert_as_expected(run("09", tmp_path), "09")
+    records = [json.loads(line) for line in (tmp_path / "demo_out" / "rocksalts.jsonl").read_text().splitlines()]
+    assert sorted(record["index"] for record in records) == list(range(72))
+    assert records[0] == torn  # what was there is not evaluated again, and the torn line is gone
