@@ -22,8 +22,9 @@ help:
 demo: .venv/demo.stamp
 	$(BIN)/python examples/02_md.py
 
+# Two processes of one thread each: most tests are too small for a second thread to help.
 test: .venv/dev.stamp
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-slow: .venv/dev.stamp
 	$(BIN)/python -m pytest -m slow

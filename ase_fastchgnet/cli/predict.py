@@ -101,7 +101,8 @@ def _screen(files: Sequence[str], out: Path, calculator: "FastCHGNet", report: R
         report.failed(*failure)
     report.done(done.n_done)
     if done.n_skipped:
-        complain(f"{done.n_skipped} structures were there already")
+        failed = done.n_skipped + done.n_new - done.n_done - len(done.failures)
+        complain(f"{done.n_skipped} structures were there already{f', {failed} of them failed' if failed else ''}")
     if done.n_new:
         workers = f", {len(done.busy)} workers, busy times max/mean {done.balance:.3f}" if len(done.busy) > 1 else ""
         pace = f"{done.n_new / done.seconds:.0f} structures/s, {done.n_atoms / done.seconds:.0f} atoms/s"

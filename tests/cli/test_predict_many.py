@@ -74,6 +74,10 @@ def test_a_run_goes_on_where_it_was_left_and_overwrites_nothing(folder: Path) ->
     assert sorted(str(record["id"]) for record in records(folder / "some.jsonl")) == [
         f"crystals/{number}.vasp" for number in range(5)
     ]
+    assert fastchgnet("predict", "crystals/[0-6].vasp", "--out", "some.jsonl", "--resume", cwd=folder).code == 1
+    done = fastchgnet("predict", "crystals/[0-6].vasp", "--out", "some.jsonl", "--resume", cwd=folder)
+    assert done.code == 0
+    assert "7 structures were there already, 1 of them failed" in done.stderr.splitlines()
     other = fastchgnet("predict", "crystals/[1-4].vasp", "--out", "some.jsonl", "--resume", cwd=folder)
     assert other.code == 1
     assert "belongs to another source" in other.stderr
