@@ -30,7 +30,7 @@ run = md(
     overwrite=True,
 )
 figure, _ = run.thermo.plot()
-figure.savefig(options.out / "thermo.png", dpi=150)
+figure.savefig(options.out / "thermo.png", dpi=100)
 
 # Potential + kinetic energy is not constant: heat flows from and to the thermostat. Their sum with the energy of the
 # thermostat is, but for errors of integration; the first 100 fs are left out, as a hot start oscillates.

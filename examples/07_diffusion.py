@@ -58,4 +58,4 @@ print(f", {within:.1f} neighbours within 4 Å")
 # 2077 K: D(Na) = (2.79 ± 0.15)·10⁻⁴ cm²/s, mean squared displacement growing as t^1.00 from 0.2 to 1 ps
 # Na: Eₐ = 0.180 ± 0.022 eV, D₀ = 0.00077 cm²/s within a factor of 1.2
 # and four such lines for Cl, then
-# Na-Cl: g = 3.5 at 2.68 Å, 4.9 neighbours within 4 Å
+# Na-Cl: g = 3.5 at 2.68 Å, 4.8 neighbours within 4 Å
