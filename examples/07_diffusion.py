@@ -1,7 +1,6 @@
 """How to get diffusion coefficients and their activation energy from runs at several temperatures, side by side.
 
-Molten sodium chloride, 64 atoms: a crystal at the density of the melt, which velocities of 4000 K melt at once. Some
-minutes on two cores.
+Molten sodium chloride, 64 atoms: a crystal as dense as the melt, which velocities of 4000 K melt at once. Some minutes.
 """
 
 import argparse
