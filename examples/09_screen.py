@@ -1,4 +1,4 @@
-"""How to evaluate thousands of structures, in several processes, into a file that a run which is killed goes on with."""
+"""How to evaluate thousands of structures in several processes, into a file with which a run that is killed goes on."""
 
 import argparse
 import json
@@ -10,7 +10,8 @@ from ase.data import atomic_numbers, covalent_radii
 
 from ase_fastchgnet import screen
 
-METALS, OTHERS = ["Li", "Na", "K", "Mg", "Ca", "Sr", "Sc", "Ti", "V", "Mn", "Fe", "Ni"], ["N", "O", "F", "S", "Cl", "Br"]
+METALS = ["Li", "Na", "K", "Mg", "Ca", "Sr", "Sc", "Ti", "V", "Mn", "Fe", "Ni"]
+OTHERS = ["N", "O", "F", "S", "Cl", "Br"]
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("-o", "--out", type=Path, default=Path("demo_out"), help="folder for the results")

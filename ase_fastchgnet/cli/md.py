@@ -127,8 +127,8 @@ def md(
 
     The folder gets the trajectory, thermo.csv (temperature, energies, pressure), checkpoint.npz and final.extxyz. A run
     that was interrupted goes on with the same command and --resume, and becomes what it would have been. Runs at
-    several temperatures share their evaluations. A run that blows up stops, and its last good step is in
-    last_good.extxyz.
+    several temperatures share their evaluations, and those left at different steps become so up to rounding. A run that
+    blows up stops, and its last good step is in last_good.extxyz.
     """
     if plot:
         _require_matplotlib()
