@@ -175,9 +175,7 @@ class Engine:
         exponent = config.envelope_exponent
         grad_basis = grad_bonds.basis.addmm_(grad_bonds.weight, w.atom_weights.T)
         grad_basis.index_add_(0, index.short_bonds, grad_short @ w.bond_embedding.T)
-        grad_length = bond_basis.backward(
-            grad_basis, geometry.length, w.atom_frequencies, config.atom_cutoff, exponent
-        ).double()
+        grad_length = bond_basis.backward(grad_basis, geometry.length, w.atom_frequencies, config.atom_cutoff, exponent)
         grad_short_length = bond_basis.backward(
             grad_short_weight @ w.bond_weights.T,
             geometry.short_length,
@@ -185,7 +183,7 @@ class Engine:
             config.bond_cutoff,
             exponent,
         )
-        grad_length.index_add_(0, index.short_bonds, grad_short_length.double())
+        grad_length.index_add_(0, index.short_bonds, grad_short_length)
         grad_unit = angle_basis.backward(
             grad_angles, tape.angle_basis, geometry.short_unit, index.angle_edges, w.angle_frequencies,
             index.angle_mirror,

@@ -18,16 +18,22 @@ def envelope(x: Tensor, exponent: int) -> tuple[Tensor, Tensor]:
 
 
 def forward(r: Tensor, frequencies: Tensor, cutoff: float, exponent: int) -> Tensor:
-    """b_k(r) = √(2/c) sin(f_k r/c)/r · u(r/c).  r (n,), frequencies (k,) → (n, k) in the dtype of the frequencies."""
-    r = r.to(frequencies.dtype)
+    """b_k(r) = √(2/c) sin(f_k r/c)/r · u(r/c).  r (n,), frequencies (k,) → (n, k) in the dtype of the frequencies.
+
+    Computed in float64: phases reach 100, where a float32 number is wrong by 4e-6, more than all that follows adds.
+    """
+    dtype, r, frequencies = frequencies.dtype, r.double(), frequencies.double()
     u, _ = envelope(r / cutoff, exponent)
     scale = math.sqrt(2 / cutoff) * u / r
-    return torch.outer(r / cutoff, frequencies).sin_().mul_(scale[:, None])
+    return torch.outer(r / cutoff, frequencies).sin_().mul_(scale[:, None]).to(dtype)
 
 
 def backward(grad_basis: Tensor, r: Tensor, frequencies: Tensor, cutoff: float, exponent: int) -> Tensor:
-    """grad_r = Σ_k grad_k b_k'(r), with b' = √(2/c)/r · [f/c cos(f x) u + sin(f x) (u'/c - u/r)], x = r/c.  (n,)"""
-    r = r.to(frequencies.dtype)
+    """grad_r = Σ_k grad_k b_k'(r), with b' = √(2/c)/r · [f/c cos(f x) u + sin(f x) (u'/c - u/r)], x = r/c.
+
+    (n,) float64, and computed in it, as in `forward`.
+    """
+    r, frequencies = r.double(), frequencies.double()
     u, slope = envelope(r / cutoff, exponent)
     phase = torch.outer(r / cutoff, frequencies)
     cosine_part = torch.cos(phase).mul_(grad_basis) @ frequencies
