@@ -48,12 +48,12 @@ def forward(
     order = weighting.incidence.ptr  # 0, 1, 2 …: the messages of a block are summed in the order they lie in
     for block, (first, last, lo, hi) in enumerate(segment_blocks(segments.ptr)):
         new = temporary if keep is None else keep.under(block)
-        p, saved = reference.forward(rows.block(lo, hi), weights, new)
+        saved = reference.forward(rows.block(lo, hi), weights, new)
         w = weighting.block(lo, hi, temporary)
         ptr = segments.ptr[first : last + 1] - lo
-        out[first:last] = segment_sum.forward(w.mul_(p), order[: hi - lo], ptr)
+        out[first:last] = segment_sum.forward(w.mul_(saved.p), order[: hi - lo], ptr)
         if kept is not None:
-            kept.append((p, saved))
+            kept.append(saved)
     return out, kept
 
 
@@ -78,10 +78,10 @@ def backward(
     grad_z = temporary("grad z", n, rows.table.shape[1], grad_out)
     grad_w = temporary("grad w", n, d, grad_out)
     for block, (_, _, lo, hi) in enumerate(segment_blocks(segments.ptr)):
-        p, saved = reference.forward(rows.block(lo, hi), weights, temporary) if kept is None else kept[block]
+        saved = reference.forward(rows.block(lo, hi), weights, temporary) if kept is None else kept[block]
         grad = temporary("grad", hi - lo, d, grad_out)
         torch.index_select(grad_out, 0, segments.of_message[lo:hi], out=grad)
-        torch.mul(grad, p, out=grad_w[lo:hi])
+        torch.mul(grad, saved.p, out=grad_w[lo:hi])
         grad.mul_(weighting.block(lo, hi, temporary))
         reference.backward(grad, saved, weights, temporary, grad_z[lo:hi])
         rows.block_backward(grad_z, lo, hi, grad_x)

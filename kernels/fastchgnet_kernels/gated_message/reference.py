@@ -24,22 +24,21 @@ class Half(NamedTuple):
     """Core or gate before its nonlinearity."""
 
     y: Tensor  # (n, D)
-    normed: Tensor  # (n, D) LN(y), or y itself where there is no norm
+    sigmoid: Tensor  # (n, D) σ(LN(y)), or σ(y) where there is no norm
     mean: Tensor | None  # (n, 1)
     rstd: Tensor | None  # (n, 1)
 
 
 class Saved(NamedTuple):
-    """What the backward of one block of rows needs."""
+    """The result for one block of rows, and what its backward needs besides."""
 
+    p: Tensor  # (n, D)
     hidden: tuple[Tensor, Tensor] | None  # (n, 2D) sigmoid(z) and silu(z); None for a one-layer MLP
     core: Half
     gate: Half
-    silu: Tensor  # (n, D) silu(LN(y_core))
-    sigmoid: Tensor  # (n, D) sigmoid(LN(y_gate))
 
 
-def forward(z: Tensor, weights: GatedWeights, new: Scratch) -> tuple[Tensor, Saved]:
+def forward(z: Tensor, weights: GatedWeights, new: Scratch) -> Saved:
     """p = silu(LN(y_core)) · sigmoid(LN(y_gate)) of pre-activations z (n, 2D) → (n, D), and what backward needs."""
     n, d = z.shape[0], z.shape[1] // 2
     y_core, y_gate, hidden = z[:, :d], z[:, d:], None
@@ -49,22 +48,24 @@ def forward(z: Tensor, weights: GatedWeights, new: Scratch) -> tuple[Tensor, Sav
         hidden = (sigma, h)
         y_core = torch.addmm(weights.second_bias[0], h[:, :d], weights.second[0], out=new("core", n, d, z))
         y_gate = torch.addmm(weights.second_bias[1], h[:, d:], weights.second[1], out=new("gate", n, d, z))
-    core, gate = _norm(y_core, weights, 0), _norm(y_gate, weights, 1)
-    silu = aten.silu.out(core.normed, out=new("silu", n, d, z))
-    sigmoid = torch.sigmoid(gate.normed, out=new("sigmoid", n, d, z))
-    return torch.mul(silu, sigmoid, out=new("p", n, d, z)), Saved(hidden, core, gate, silu, sigmoid)
+    (a, *moments_core), (b, *moments_gate) = _norm(y_core, weights, 0), _norm(y_gate, weights, 1)
+    core = Half(y_core, torch.sigmoid(a, out=new("sigmoid core", n, d, z)), *moments_core)
+    gate = Half(y_gate, torch.sigmoid(b, out=new("sigmoid gate", n, d, z)), *moments_gate)
+    p = torch.mul(a, core.sigmoid, out=new("p", n, d, z)).mul_(gate.sigmoid)
+    return Saved(p, hidden, core, gate)
 
 
 def backward(grad_p: Tensor, saved: Saved, weights: GatedWeights, new: Scratch, out: Tensor) -> Tensor:
     """Writes grad_z (n, 2D) into `out`.
 
-    With a = LN(y_core), g = LN(y_gate):  grad_a = grad_p σ(g) silu'(a),  grad_g = grad_p silu(a) σ(g)(1 - σ(g)).
+    With a = LN(y_core), b = LN(y_gate) and p = a σ(a) σ(b), no exponential has to be computed again:
+        ∂p/∂a = σ(b) silu'(a) = p + σ(a) (σ(b) - p),        ∂p/∂b = silu(a) σ(b) (1 - σ(b)) = p - p σ(b).
     """
     n, d = grad_p.shape
-    grad_core = torch.mul(grad_p, saved.sigmoid, out=new("grad core", n, d, grad_p))
-    grad_gate = torch.mul(grad_p, saved.silu, out=new("grad gate", n, d, grad_p))
-    aten.silu_backward.grad_input(grad_core, saved.core.normed, grad_input=grad_core)
-    aten.sigmoid_backward.grad_input(grad_gate, saved.sigmoid, grad_input=grad_gate)
+    p, core, gate = saved.p, saved.core.sigmoid, saved.gate.sigmoid
+    slope_core = torch.sub(gate, p, out=new("grad core", n, d, grad_p))
+    grad_core = torch.addcmul(p, core, slope_core, out=slope_core).mul_(grad_p)
+    grad_gate = torch.addcmul(p, p, gate, value=-1, out=new("grad gate", n, d, grad_p)).mul_(grad_p)
     grad_core = _norm_backward(grad_core, saved.core, weights, 0)
     grad_gate = _norm_backward(grad_gate, saved.gate, weights, 1)
     if weights.second is None or saved.hidden is None:
@@ -79,11 +80,12 @@ def backward(grad_p: Tensor, saved: Saved, weights: GatedWeights, new: Scratch, 
     return torch.mul(grad_h, slope, out=out)
 
 
-def _norm(y: Tensor, weights: GatedWeights, half: int) -> Half:
+def _norm(y: Tensor, weights: GatedWeights, half: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """LN(y), and the mean and reciprocal deviation of each row; y itself where there is no norm."""
     if weights.scale is None or weights.shift is None:
-        return Half(y, y, None, None)
+        return y, None, None
     scale, shift = weights.scale[half], weights.shift[half]
-    return Half(y, *torch.native_layer_norm(y, [y.shape[1]], scale, shift, NORM_EPS))
+    return torch.native_layer_norm(y, [y.shape[1]], scale, shift, NORM_EPS)
 
 
 def _norm_backward(grad: Tensor, saved: Half, weights: GatedWeights, half: int) -> Tensor:

@@ -11,7 +11,7 @@ from fastchgnet_kernels.gated_message.weights import Dense, Incidence
 
 BLOCK_ROWS = 2048  # 2048 rows of 128 floats are 1 MB: a block and its temporaries stay in a core's L2 + share of L3
 
-Kept = list[tuple[Tensor, reference.Saved]]  # p and what backward needs, per block
+Kept = list[reference.Saved]  # per block
 
 
 class Rows(NamedTuple):

@@ -14,10 +14,10 @@ def forward(rows: Rows, weights: GatedWeights, *, out: Tensor, keep: Scratch | N
     temporary = thread_scratch()
     for block, (lo, hi) in enumerate(row_blocks(out.shape[0])):
         new = temporary if keep is None else keep.under(block)
-        p, saved = reference.forward(rows.block(lo, hi), weights, new)
-        out[lo:hi].add_(p)
+        saved = reference.forward(rows.block(lo, hi), weights, new)
+        out[lo:hi].add_(saved.p)
         if kept is not None:
-            kept.append((p, saved))
+            kept.append(saved)
     return kept
 
 
@@ -28,7 +28,7 @@ def backward(
     temporary = thread_scratch()
     grad_z = temporary("grad z", grad_out.shape[0], rows.table.shape[1], grad_out)
     for block, (lo, hi) in enumerate(row_blocks(grad_out.shape[0])):
-        saved = reference.forward(rows.block(lo, hi), weights, temporary)[1] if kept is None else kept[block][1]
+        saved = reference.forward(rows.block(lo, hi), weights, temporary) if kept is None else kept[block]
         reference.backward(grad_out[lo:hi], saved, weights, temporary, grad_z[lo:hi])
         rows.block_backward(grad_z, lo, hi, grad_x)
     return rows.grad_table(grad_z)
