@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 HELD_BYTES = 64 * 2**20  # larger buffers are not held on to between calls
-TOTAL_BYTES = 384 * 2**20  # of all buffers of a thread; beyond it they are let go and those in use are made again
+TOTAL_BYTES = 576 * 2**20  # of all buffers of a thread; beyond it they are let go and those in use are made again
 
 
 class Scratch:
