@@ -12,7 +12,7 @@ from scipy.optimize import nnls
 from ase_fastchgnet.graph.size import Size
 
 T = TypeVar("T")
-CHUNK_SECONDS = 0.25  # short, so that all workers end at about the same time; long against the cost of a message
+CHUNK_SECONDS = 0.5  # short, so that all workers end at about the same time; long enough to fill a batch
 CHUNK_STRUCTURES = 200
 
 

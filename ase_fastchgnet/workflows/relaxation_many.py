@@ -1,5 +1,6 @@
 """relax_many: many structures relaxed together, in this process or in several."""
 
+import itertools
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -11,7 +12,7 @@ from ase_fastchgnet.calculator import FastCHGNet
 from ase_fastchgnet.evaluation.moving import Failure
 from ase_fastchgnet.graph import Cutoffs
 from ase_fastchgnet.graph.size import expected_size
-from ase_fastchgnet.parallel.crew import Devices, crew
+from ase_fastchgnet.parallel.crew import MANY, Devices, crew
 from ase_fastchgnet.parallel.scheduler import KillsWorkers, Submits, run_chunks
 from ase_fastchgnet.workflows.lockstep import ROWS, run_in_lockstep
 from ase_fastchgnet.workflows.progress import progress as progress_of
@@ -63,8 +64,8 @@ def relax_as_completed(
         yield from _together(enumerate(structures), calculator, options)
         return
     calculator.chunk_options().for_workers(devices)  # can they work with it?
-    chunks = _chunks(enumerate(structures), calculator.cutoffs)
     with crew(devices, executor) as (workers, in_flight):
+        chunks = _chunks(enumerate(structures), calculator.cutoffs, min(in_flight, MANY))
         work = partial(_relax_chunk, calculator, options)
         for items, answer in run_chunks(chunks, work, workers, in_flight=in_flight):
             if isinstance(answer, KillsWorkers):
@@ -102,16 +103,25 @@ def _program(structure: StructureT, options: RelaxOptions) -> Callable[[Calculat
     return lambda calculator: relax(structure, calculator, progress=False, **options)
 
 
-def _chunks(structures: Iterable[Numbered[StructureT]], cutoffs: Cutoffs) -> Iterator[list[Numbered[StructureT]]]:
-    """As many structures as advance together in one process; how many steps they will take, nobody knows."""
+def _chunks(
+    structures: Iterable[Numbered[StructureT]], cutoffs: Cutoffs, among: int
+) -> Iterator[list[Numbered[StructureT]]]:
+    """As many structures as advance together in one process; how many steps they will take, nobody knows.
+
+    Of few structures, fewer, so that there are as many chunks as are wanted `among` workers.
+    """
+    measured = ((number, structure, _rows(structure, cutoffs)) for number, structure in structures)
+    first = list(itertools.islice(measured, CHUNK_STRUCTURES))
+    few = len(first) < CHUNK_STRUCTURES
+    limit = min(ROWS, sum(rows for _, _, rows in first) / among) if few else ROWS
     chunk: list[Numbered[StructureT]] = []
-    rows = 0
-    for number, structure in structures:
+    total = 0
+    for number, structure, rows in itertools.chain(first, measured):
         chunk.append((number, structure))
-        rows += _rows(structure, cutoffs)
-        if rows >= ROWS or len(chunk) == CHUNK_STRUCTURES:
+        total += rows
+        if total >= limit or len(chunk) == CHUNK_STRUCTURES:
             yield chunk
-            chunk, rows = [], 0
+            chunk, total = [], 0
     if chunk:
         yield chunk
 

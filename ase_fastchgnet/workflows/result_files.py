@@ -1,11 +1,14 @@
 """Results of many structures on disk, so that a run killed at any moment loses and repeats nothing that is there."""
 
+import errno
 import io
 import json
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +19,7 @@ from ase.io.extxyz import write_extxyz
 
 from ase_fastchgnet.workflows.calculators import with_results
 
+LEAST_FREE = 10_000_000  # bytes; the results of a thousand structures or so
 SYNC_SECONDS = 1.0  # between two waits for the disk, each of which takes as long as evaluating some structure
 Record = dict[str, Any]  # of one structure; "index" and "id" say which, "error" why there is no result
 
@@ -46,13 +50,15 @@ def open_results(path: Path, *, resume: bool, overwrite: bool) -> ResultFile:
     """The results at `path`, by its suffix: .jsonl, .extxyz, or .parquet, a folder of Parquet files.
 
     FileExistsError if there are some and neither `resume` nor `overwrite` is set, ValueError for another suffix, and
-    OSError if it cannot be written, which is tried here.
+    OSError if it cannot be written, which is tried here, or if the disk is nearly full.
     """
     if path.suffix not in FORMATS:
         raise ValueError(f"{path}: unknown suffix {path.suffix!r}; results go to {', '.join(FORMATS)}")
     if path.exists() and not (resume or overwrite):
         raise FileExistsError(f"{path} exists: resume continues it, overwrite replaces it, or choose another name")
     path.parent.mkdir(parents=True, exist_ok=True)
+    if (free := shutil.disk_usage(path.parent).free) < LEAST_FREE:
+        raise OSError(errno.ENOSPC, f"only {free / 1e6:.1f} MB are free for results; choose another disk", str(path))
     return FORMATS[path.suffix](path, fresh=not resume)
 
 
@@ -66,15 +72,17 @@ class _Growing:
 
     def append(self, records: Sequence[Record]) -> None:
         """Add records; the death of this process cannot take them away, that of the machine the last second's only."""
-        self._file.write(b"".join(map(self._bytes, records)))
-        self._file.flush()
+        with _disk_full_means(self._file.name):
+            self._file.write(b"".join(map(self._bytes, records)))
+            self._file.flush()
         if time.monotonic() - self._synced > SYNC_SECONDS:
             self._sync()
 
     def close(self) -> None:
         """No more records."""
-        self._sync()
-        self._file.close()
+        with _disk_full_means(self._file.name), closing(self._file):
+            self._file.flush()
+            self._sync()
 
     def _sync(self) -> None:
         os.fsync(self._file.fileno())
@@ -185,7 +193,7 @@ class ParquetFolder:
     def _write(self) -> None:
         table = self._arrow.Table.from_pylist(self._held, schema=self._schema())
         unfinished = self._path / f".part-{self._next:06d}.unfinished"
-        with open(unfinished, "wb") as file:
+        with _disk_full_means(self._path), open(unfinished, "wb") as file:
             self._parquet.write_table(table, file)
             file.flush()
             os.fsync(file.fileno())
@@ -222,6 +230,16 @@ FORMATS: dict[str, type[JsonLines] | type[Extxyz] | type[ParquetFolder]] = {
     ".extxyz": Extxyz,
     ".parquet": ParquetFolder,
 }
+
+
+@contextmanager
+def _disk_full_means(path: str | Path) -> Iterator[None]:
+    """The system's error when a disk is full does not say what to do."""
+    try:
+        yield
+    except OSError as error:
+        reason = f"{error.strerror}: free some space, and resume; what is finished is on disk"
+        raise OSError(error.errno, reason, str(path)) from error
 
 
 def _listed(record: Mapping[str, Any]) -> Record:

@@ -16,11 +16,10 @@ from ase_fastchgnet.evaluation.cost import Learning, chunks
 from ase_fastchgnet.evaluation.evaluator import PROPERTIES
 from ase_fastchgnet.graph import Cutoffs
 from ase_fastchgnet.graph.size import Size, expected_size
-from ase_fastchgnet.parallel.crew import Devices, crew
+from ase_fastchgnet.parallel.crew import MANY, Devices, crew
 from ase_fastchgnet.parallel.scheduler import KillsWorkers, Submits, run_chunks
 from ase_fastchgnet.workflows.sources import Entry
 
-MANY = 32  # chunks that are wanted at least, of however few structures, for an executor that takes many
 _SYSTEM = re.compile(r"^system (\d+): ")
 
 

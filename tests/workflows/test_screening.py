@@ -1,6 +1,8 @@
 """evaluate_many and screen: the calculator's numbers, in order, from any source; what fails fails alone."""
 
+import errno
 import json
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -278,6 +280,24 @@ def test_a_torn_end_is_cut_and_only_what_is_missing_is_evaluated(suffix: str, tm
     for record, wanted in zip(records_of(out), records_of(whole), strict=True):
         assert record["energy_eV"] == pytest.approx(wanted["energy_eV"], abs=1e-5)
     assert screen(source, out, resume=True).n_atoms == 0
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".extxyz"])
+def test_a_disk_that_gets_full_ends_the_run_with_what_is_finished(suffix: str, tmp_path: Path) -> None:
+    """A limit to the size of files stands for the disk: it makes the same system calls fail in the same way."""
+    source = [(f"salt {n}", bulk("NaCl", "rocksalt", a=5.5 + 0.01 * n)) for n in range(250)]  # more than a chunk
+    out = tmp_path / f"results{suffix}"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (130_000, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"free some space, and resume.*results") as full:
+            screen(source, out, progress=False)
+        assert full.value.errno == errno.EFBIG
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    done = screen(source, out, resume=True)
+    assert done.n_skipped > 0
+    assert [record["id"] for record in records_of(out)] == [name for name, _ in source]
 
 
 def test_failures_are_on_disk_and_in_the_summary(tmp_path: Path) -> None:

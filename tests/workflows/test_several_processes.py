@@ -54,11 +54,12 @@ def test_an_explosion_comes_back_with_its_frames() -> None:
 
 def test_a_process_gets_as_many_structures_as_it_advances_together() -> None:
     large = bulk("NaCl", "rocksalt", a=5.6).repeat(3)  # some 3,600 edges and as many angles
-    parts = list(_chunks(enumerate([large] * 20), Cutoffs()))
+    parts = list(_chunks(enumerate([large] * 20), Cutoffs(), 2))
     assert [number for part in parts for number, _ in part] == list(range(20))
     assert len(parts) >= 2
     assert len({len(part) for part in parts[:-1]}) == 1
-    assert max(len(part) for part in _chunks(enumerate(salts(1) * 250), Cutoffs())) <= 100
+    assert [len(part) for part in _chunks(enumerate(salts(1) * 24), Cutoffs(), 4)] == [6, 6, 6, 6]
+    assert max(len(part) for part in _chunks(enumerate(salts(1) * 250), Cutoffs(), 2)) <= 100
 
 
 def test_phonons_in_several_processes_are_those_of_one() -> None:
