@@ -181,9 +181,9 @@ def read_atoms(path: Path) -> Atoms:
 
 def test_screen(tmp_path: Path) -> None:
     (tmp_path / "demo_out").mkdir()
-    torn = {"index": 0, "id": "LiN", "formula": "LiN", "n_atoms": 2, "energy_eV": -1.0, "energy_eV_per_atom": -0.5}
-    (tmp_path / "demo_out" / "rocksalts.jsonl").write_text(json.dumps(torn) + '\n{"index": 1, "id"')
+    done = {"index": 0, "id": "LiN", "model": "0.3.0, float32", "formula": "LiN", "energy_eV_per_atom": -0.5}
+    (tmp_path / "demo_out" / "rocksalts.jsonl").write_text(json.dumps(done) + '\n{"index": 1, "id"')
     assert_as_expected(run("09", tmp_path), "09")
     records = [json.loads(line) for line in (tmp_path / "demo_out" / "rocksalts.jsonl").read_text().splitlines()]
     assert sorted(record["index"] for record in records) == list(range(72))
-    assert records[0] == torn  # what was there is not evaluated again, and the torn line is gone
+    assert records[0] == done  # what was there is not evaluated again, and the torn line is gone

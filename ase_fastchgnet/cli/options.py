@@ -1,5 +1,6 @@
 """Options that commands share, and the calculator they describe."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -77,6 +78,8 @@ def make_calculator(model: str, device: str | None, dtype: str, devices: str | N
     from ase_fastchgnet.evaluation import load_backend
     from ase_fastchgnet.parallel.crew import environments
 
+    if devices is not None and device not in (None, os.environ.get("FASTCHGNET_DEVICE")):
+        raise typer.BadParameter("each worker of --devices has its own; give one of the two", param_hint="'--device'")
     try:
         if devices is None:
             load_backend(model, dtype=dtype, device=device)

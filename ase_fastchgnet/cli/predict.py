@@ -53,6 +53,8 @@ def predict(
     grows = out is not None and suffix_of(out) in GROWING
     if resume and not grows:
         raise typer.BadParameter(f"results that can be resumed go to {' or '.join(GROWING)}", param_hint="'--resume'")
+    if resume and overwrite:
+        raise typer.BadParameter("goes on with what is there, and --overwrite replaces it", param_hint="'--resume'")
     if out is not None:
         check_suffix(out, (*RESULT_SUFFIXES, *GROWING))
         if not grows:

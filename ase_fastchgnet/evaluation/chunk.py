@@ -13,13 +13,13 @@ import torch
 from ase import Atoms
 
 from ase_fastchgnet.graph import GraphBatch, NeighborCache
-from ase_fastchgnet.model.checkpoint import Checkpoint
+from ase_fastchgnet.model.checkpoint import RELEASED, Checkpoint
 
 from .backend import Backend, load_backend, resolve_device
 from .evaluator import batches, evaluate_batch
 from .isolated import IsolatedGuard, IsolatedPolicy
 from .prediction import Prediction
-from .source import portable_name
+from .source import load_weights, portable_name
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,6 +39,12 @@ class Options(NamedTuple):
     backend: str
     on_isolated_atoms: IsolatedPolicy
     gradient: bool  # forces and stress too
+
+    def describe(self) -> str:
+        """Whose numbers these are, for a file of results."""
+        checkpoint = load_weights(self.model)
+        name = checkpoint.name if checkpoint.name in RELEASED else f"{checkpoint.name} {checkpoint.sha256[:12]}"
+        return f"{name}, {self.dtype}{'' if self.gradient else ', energies only'}"
 
     def for_workers(self, devices: object) -> "Options":
         """The same for processes on `devices`: the model by its name or path, the device the one that each has.
@@ -77,8 +83,10 @@ def evaluate_chunk(options: Options, items: Sequence[Item]) -> ChunkResult:
                 graph = NeighborCache(backend.cutoffs).graph(item.atoms, item.index)
                 IsolatedGuard(options.on_isolated_atoms, backend.cutoffs.atom).check(graph, item.index)
                 graphs[item.index] = graph
-            except ValueError as error:
-                outcomes[item.index] = str(error).removeprefix(f"system {item.index}: ")
+            except (ValueError, MemoryError) as error:
+                outcomes[item.index] = (str(error) or "not enough memory for its graph").removeprefix(
+                    f"system {item.index}: "
+                )
     found = (p for batch in batches(iter(graphs.values())) for p in evaluate_batch(batch, backend, options.gradient))
     for index, prediction in zip(graphs, found, strict=True):
         outcomes[index] = str(prediction) if isinstance(prediction, MemoryError) else prediction

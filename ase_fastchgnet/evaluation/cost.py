@@ -70,7 +70,7 @@ def chunks(items: Iterable[T], seconds_of: Callable[[T], float], *, among: int =
     chunk: list[T] = []
     seconds = 0.0
     for item, cost in itertools.chain(first, costs):
-        if chunk and (seconds + cost > limit or len(chunk) == CHUNK_STRUCTURES):
+        if chunk and (seconds + cost > limit * (1 + 1e-9) or len(chunk) == CHUNK_STRUCTURES):
             yield chunk
             chunk, seconds = [], 0.0
         chunk.append(item)

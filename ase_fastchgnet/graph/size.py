@@ -57,6 +57,8 @@ def expected_size(atoms: Atoms, cutoffs: Cutoffs) -> Size:
     ArithmeticError for what is no structure.
     """
     n = len(atoms)
+    if not n:
+        raise ValueError("no atoms")
     volume = abs(float(np.linalg.det(atoms.cell.array)))
     if not (atoms.pbc.all() and n > THIN * volume):
         volume = _filled_volume(atoms, cutoffs.atom)

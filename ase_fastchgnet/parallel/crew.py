@@ -27,9 +27,8 @@ def crew(devices: Devices, executor: Submits | None = None) -> Iterator[tuple[Su
     for each; "auto": one for each CUDA device, else one for each core.  ValueError for anything else, and if there are
     both devices and an executor.
     """
+    check_crew(devices, executor)
     if executor is not None:
-        if devices is not None:
-            raise ValueError("devices and executor are two ways to say where to work: give one")
         yield executor, FOREIGN
         return
     if devices is None:
@@ -42,6 +41,14 @@ def crew(devices: Devices, executor: Submits | None = None) -> Iterator[tuple[Su
         pool.shutdown(cancel_futures=True)
         raise
     pool.shutdown()
+
+
+def check_crew(devices: Devices, executor: Submits | None) -> None:
+    """ValueError if nobody can work like this; nothing is started."""
+    if devices is not None and executor is not None:
+        raise ValueError("devices and executor are two ways to say where to work: give one")
+    if devices is not None:
+        environments(devices)
 
 
 class Here:

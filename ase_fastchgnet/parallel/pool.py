@@ -82,11 +82,16 @@ class WorkerPool(Executor):
             try:
                 if worker is None:
                     worker = self._start(environment)
-                succeeded, value = worker.call(job.call)
+                answer = worker.call(job.call)
             except (EOFError, OSError) as error:
                 code = None if worker is None else self._end(worker)
                 worker = None
                 job.future.set_exception(WorkerDied(f"worker process ended with code {code} ({type(error).__name__})"))
+                continue
+            try:
+                succeeded, value = pickle.loads(answer)
+            except Exception as error:  # a class may refuse in any way
+                job.future.set_exception(TypeError(f"the answer of a worker cannot be unpickled: {error!r}"))
                 continue
             if succeeded:
                 job.future.set_result(value)
@@ -116,18 +121,17 @@ class _Worker:
         self._line, theirs = Pipe()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "ase_fastchgnet.parallel.worker", str(theirs.fileno())],
+                [sys.executable, "-P", "-m", "ase_fastchgnet.parallel.worker", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **environment},
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path)), **environment},
                 start_new_session=True,  # Ctrl-C is for the caller, who ends the workers
             )
 
-    def call(self, call: bytes) -> tuple[bool, Any]:
-        """Whether it succeeded, and what it returned or raised.  EOFError or OSError if the worker has died."""
+    def call(self, call: bytes) -> bytes:
+        """(Succeeded or not, what it returned or raised), pickled.  EOFError or OSError if the worker has died."""
         self._line.send_bytes(call)
-        answer: tuple[bool, Any] = self._line.recv()
-        return answer
+        return self._line.recv_bytes()
 
     def kill(self) -> None:
         """At once."""

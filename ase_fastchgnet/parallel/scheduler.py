@@ -14,6 +14,7 @@ _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 MAX_DEATHS = 2  # workers that an item may kill when it is alone
+HOPELESS = 8  # deaths before the first answer: it is not the items that kill
 
 
 class Submits(Protocol):
@@ -45,11 +46,13 @@ def run_chunks(
 
     At most `in_flight` chunks are with the executor.  A chunk whose worker dies is tried again item by item; for an
     item that kills two workers alone, a KillsWorkers is yielded in the place of its results.  An exception that
-    `function` raises is raised here.  Closing the iterator cancels what has not begun.
+    `function` raises is raised here, and a RuntimeError if workers do nothing but die.  Closing the iterator cancels
+    what has not begun.
     """
     fresh = iter(chunks)
     again: deque[Chunk[T]] = deque()
     running: dict[Future[Any], Chunk[T]] = {}
+    deaths, any_answer = 0, False
     try:
         while True:
             for chunk in _take(again, fresh, in_flight - len(running)):
@@ -61,10 +64,15 @@ def run_chunks(
                 chunk = running.pop(future)
                 error = future.exception()
                 if error is None:
+                    any_answer = True
                     yield chunk.items, future.result()
-                elif not _is_death(error):
+                    continue
+                if not _is_death(error):
                     raise error
-                elif len(chunk.items) > 1:
+                deaths += 1
+                if deaths >= HOPELESS and not any_answer:
+                    raise RuntimeError(f"{deaths} worker processes died and none has answered yet: {error}") from error
+                if len(chunk.items) > 1:
                     _log.warning("%s; trying its %d structures one by one", error, len(chunk.items))
                     again.extend(Chunk([item]) for item in chunk.items)
                 elif chunk.deaths + 1 < MAX_DEATHS:

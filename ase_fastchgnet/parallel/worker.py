@@ -9,11 +9,12 @@ def serve(line: Connection) -> None:
     """Answers each call with (True, what it returned) or (False, the exception it raised)."""
     while True:
         try:
-            # From the process that started this one, over a socket that only the two of them have.
-            function, args, kwargs = pickle.loads(line.recv_bytes())
+            call = line.recv_bytes()
         except EOFError:
             return
         try:
+            # From the process that started this one, over a socket that only the two of them have.
+            function, args, kwargs = pickle.loads(call)
             answer = _packed(True, function(*args, **kwargs))
         except Exception as error:
             answer = _packed(False, error)

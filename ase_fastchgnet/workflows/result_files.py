@@ -29,8 +29,10 @@ class Done:
     """A record that is on the disk."""
 
     index: int  # of the structure in its source
-    id: str
+    id: str | None  # None where the file does not keep it as it was
     succeeded: bool
+    model: str | None  # whose numbers they are
+    formula: str | None
 
 
 class ResultFile(Protocol):
@@ -52,14 +54,16 @@ def open_results(path: Path, *, resume: bool, overwrite: bool) -> ResultFile:
     FileExistsError if there are some and neither `resume` nor `overwrite` is set, ValueError for another suffix, and
     OSError if it cannot be written, which is tried here, or if the disk is nearly full.
     """
-    if path.suffix not in FORMATS:
+    if path.suffix.lower() not in FORMATS:
         raise ValueError(f"{path}: unknown suffix {path.suffix!r}; results go to {', '.join(FORMATS)}")
+    if resume and overwrite:
+        raise ValueError("resume goes on with what is there, overwrite replaces it: choose one")
     if path.exists() and not (resume or overwrite):
         raise FileExistsError(f"{path} exists: resume continues it, overwrite replaces it, or choose another name")
     path.parent.mkdir(parents=True, exist_ok=True)
     if (free := shutil.disk_usage(path.parent).free) < LEAST_FREE:
         raise OSError(errno.ENOSPC, f"only {free / 1e6:.1f} MB are free for results; choose another disk", str(path))
-    return FORMATS[path.suffix](path, fresh=not resume)
+    return FORMATS[path.suffix.lower()](path, fresh=not resume)
 
 
 class _Growing:
@@ -103,7 +107,8 @@ class JsonLines(_Growing):
         with open(self._file.name, "rb") as file:
             for line in file:
                 record = json.loads(line)
-                yield Done(record["index"], record["id"], "error" not in record)
+                succeeded = "error" not in record
+                yield Done(record["index"], record["id"], succeeded, record.get("model"), record.get("formula"))
 
     def _end_of_last_record(self) -> int:
         self._file.seek(0)
@@ -119,7 +124,8 @@ class Extxyz(_Growing):
     def done(self) -> Iterator[Done]:
         """What is there already."""
         for atoms in ase.io.iread(self._file.name, index=":", format="extxyz"):
-            yield Done(int(atoms.info["index"]), str(atoms.info["id"]), True)
+            # Of the id, ASE has made a number or a truth value if it could.
+            yield Done(int(atoms.info["index"]), None, True, atoms.info.get("model"), atoms.get_chemical_formula())
 
     def _end_of_last_record(self) -> int:
         self._file.seek(0)
@@ -135,7 +141,7 @@ class Extxyz(_Growing):
         if "error" in record:
             return b""
         atoms = record["atoms"].copy()
-        atoms.info = {"id": record["id"], "index": record["index"]}
+        atoms.info = {name: record[name] for name in ("id", "index", "model")}
         names = {"energy_eV": "energy", "energies_eV": "energies", "forces_eV_A": "forces", "magmoms_muB": "magmoms"}
         names["stress_eV_A3"] = "stress"
         results = {name: record[key] for key, name in names.items() if record.get(key) is not None}
@@ -165,7 +171,7 @@ class ParquetFolder:
             for part in self._parts():
                 part.unlink()
         self._next = 1 + max((int(part.stem.partition("-")[2]) for part in self._parts()), default=-1)
-        with tempfile.NamedTemporaryFile(dir=path):  # it can be written to
+        with tempfile.NamedTemporaryFile(dir=path, prefix="."):  # it can be written to
             pass
         self._held: list[Record] = []
         self._written = time.monotonic()
@@ -173,9 +179,9 @@ class ParquetFolder:
     def done(self) -> Iterator[Done]:
         """What is there already."""
         for part in self._parts():
-            table = self._parquet.read_table(part, columns=["index", "id", "error"])
-            for index, name, error in zip(*(column.to_pylist() for column in table.columns), strict=True):
-                yield Done(index, name, error is None)
+            table = self._parquet.read_table(part, columns=["index", "id", "error", "model", "formula"])
+            for index, name, error, model, formula in zip(*(c.to_pylist() for c in table.columns), strict=True):
+                yield Done(index, name, error is None, model, formula)
 
     def append(self, records: Sequence[Record]) -> None:
         """Add records, which HELD_SECONDS later at the latest are on the disk."""
@@ -212,6 +218,7 @@ class ParquetFolder:
             [
                 ("id", a.string()),
                 ("index", a.int64()),
+                ("model", a.string()),
                 ("formula", a.string()),
                 ("n_atoms", a.int64()),
                 ("energy_eV", a.float64()),

@@ -5,13 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ase import Atoms
+
 from ase_fastchgnet.calculator import FastCHGNet
 from ase_fastchgnet.evaluation.evaluator import PROPERTIES
 from ase_fastchgnet.parallel.crew import Devices
 from ase_fastchgnet.parallel.scheduler import Submits
 from ase_fastchgnet.workflows.progress import progress as progress_of
 from ase_fastchgnet.workflows.result_files import Done, Record, open_results
-from ase_fastchgnet.workflows.sources import Entry, count, read_source
+from ase_fastchgnet.workflows.sources import Entry, check_apart, count, read_source
 from ase_fastchgnet.workflows.streaming import Evaluated, EvaluationStream, in_order
 
 
@@ -78,20 +80,21 @@ def screen(
 
     out        .jsonl: an object a line; .parquet: a folder of Parquet files that are read as one table; .extxyz:
                structures with results.  In the order in which they are done; "index" and "id" say which is which.
-    resume     go on with what is in `out`: nothing that is there is evaluated again
+    resume     go on with what is in `out`: nothing that is there is evaluated again; by the same model only
     overwrite  replace what is in `out`
 
     A run that is killed at any moment leaves whole records only, and resumes.  Whatever can be wrong with `out` is said
     before the work begins: FileExistsError, ValueError or OSError.
     """
     stream = EvaluationStream(calculator or FastCHGNet(), properties, devices, executor)
+    check_apart(Path(out), source)
     store = open_results(Path(out), resume=resume, overwrite=overwrite)
     try:
-        earlier = _Earlier(Path(out), {done.index: done for done in store.done()} if resume else {})
+        earlier = _Earlier(Path(out), {done.index: done for done in store.done()} if resume else {}, stream.model)
         tally = _Tally()
         with progress_of("screen", count(source), progress) as meter:
             for results in stream.run(earlier.without(read_source(source))):
-                store.append([_record(result) for result in results])
+                store.append([_record(result, stream.model) for result in results])
                 tally.note(results)
                 meter.update(earlier.n_skipped + tally.n_seen, tally.pace(meter.seconds))
             return Screening(
@@ -111,10 +114,11 @@ def screen(
 class _Earlier:
     """What earlier runs have done of a source."""
 
-    def __init__(self, out: Path, done: Mapping[int, Done]) -> None:
+    def __init__(self, out: Path, done: Mapping[int, Done], model: str) -> None:
+        if others := {one.model for one in done.values()} - {model}:
+            raise ValueError(f"{out} has results of {others.pop()}, and these would be of {model}; choose another name")
         self._out, self._done = out, done
-        self.n_succeeded = sum(one.succeeded for one in done.values())
-        self.n_skipped = 0
+        self.n_skipped = self.n_succeeded = 0
 
     def without(self, entries: Iterable[Entry]) -> Iterator[tuple[int, Entry]]:
         """The entries that are not done, with their numbers; ValueError if the records are of other structures."""
@@ -122,12 +126,13 @@ class _Earlier:
             done = self._done.get(index)
             if done is None:
                 yield index, entry
-            elif done.id == entry.id:
+            elif done.id in (entry.id, None) and (entry.atoms is None or done.formula in (_formula(entry.atoms), None)):
                 self.n_skipped += 1
+                self.n_succeeded += done.succeeded
             else:
                 raise ValueError(
-                    f"{self._out} belongs to another source: its structure {index} is {done.id!r}, this one's is "
-                    f"{entry.id!r}; resume with the same source, or choose another name for the results"
+                    f"{self._out} belongs to another source: its structure {index} is {done.id!r} ({done.formula}), "
+                    f"this one's is {entry.id!r}; resume with the same source, or choose another name for the results"
                 )
 
 
@@ -167,15 +172,20 @@ def _watched(results: Iterator[list[Evaluated]], total: int | None, shown: bool 
             yield found
 
 
-def _record(result: Evaluated) -> Record:
+def _formula(atoms: Atoms) -> str:
+    return str(atoms.get_chemical_formula())
+
+
+def _record(result: Evaluated, model: str) -> Record:
     """What goes to the disk."""
-    record: Record = {"index": result.index, "id": result.id}
+    record: Record = {"index": result.index, "id": result.id, "model": model}
+    if result.atoms is not None:
+        record["formula"] = _formula(result.atoms)
     if result.prediction is None:
         return record | {"error": result.error}
     assert result.atoms is not None
     p, n = result.prediction, len(result.atoms)
     return record | {
-        "formula": result.atoms.get_chemical_formula(),
         "n_atoms": n,
         "energy_eV": p.energy,
         "energy_eV_per_atom": p.energy / n,

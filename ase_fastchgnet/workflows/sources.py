@@ -3,8 +3,9 @@
 import glob
 import itertools
 import json
+import sqlite3
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,8 +44,8 @@ def read_source(source: Any) -> Iterator[Entry]:
     gives, or numbers, positions, cell and pbc; perhaps as "structure" in an object with an "id"), a folder of such
     files, or a glob.
     """
-    if isinstance(source, Atoms):
-        raise TypeError("expected several structures; for a single one pass [atoms]")
+    if isinstance(source, Atoms | Mapping):
+        raise TypeError("expected several structures: [atoms] for a single one, .items() of a dictionary")
     for number, item in enumerate([source] if isinstance(source, str | Path) else source):
         if isinstance(item, str | Path):
             for file in expand(str(item)):
@@ -75,6 +76,16 @@ def count(source: Any) -> int | None:
     return total
 
 
+def check_apart(out: Path, source: Any) -> None:
+    """ValueError if `out` is one of the files of `source`, which it would replace, or is read with them."""
+    names = [source] if isinstance(source, str | Path) else source if isinstance(source, Sequence) else []
+    for name in names:
+        if isinstance(name, str | Path):
+            path = Path(split_index(str(name))[0])
+            if out.resolve() == path.resolve() or (path.is_dir() and out.parent.resolve() == path.resolve()):
+                raise ValueError(f"{out} is in the source, {name}: choose another place for the results")
+
+
 def expand(name: str) -> list[str]:
     """The files that `name` means, sorted, each with the @INDEX it has: those of a folder or of a glob, or itself."""
     path, index = split_index(name)
@@ -96,7 +107,7 @@ def read_file(name: str) -> Iterator[Entry]:
             yield from _chosen(_rows(path) if kind in DATABASES else _lines(path), split_index(name)[1])
         else:
             yield from _frames(name)
-    except ValueError as error:
+    except (ValueError, OSError, sqlite3.Error) as error:
         yield Entry(id=name, atoms=None, error=str(error), path=path)
 
 
@@ -160,7 +171,7 @@ def _rows(path: Path) -> Iterator[Entry]:
 
 
 def _lines(path: Path) -> Iterator[Entry]:
-    with open(path, encoding="utf-8") as file:
+    with open(path, "rb") as file:
         for number, line in enumerate(file):
             if not line.strip():
                 continue
@@ -169,7 +180,7 @@ def _lines(path: Path) -> Iterator[Entry]:
                 found = json.loads(line)
                 label = next((str(found[key]) for key in ID_NAMES if key in found), label)
                 yield Entry(id=label, atoms=_from_json(found.get("structure", found)), path=path, frame=number)
-            except (ValueError, LookupError, TypeError, AttributeError) as error:
+            except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
                 reason = f"line {number + 1} holds no structure: {type(error).__name__}: {error}"
                 yield Entry(id=label, atoms=None, error=reason, path=path, frame=number)
 
@@ -196,6 +207,8 @@ def _chosen(entries: Iterator[Entry], index: str) -> Iterable[Entry]:
     which = _parse_index(index)
     if which == slice(None):
         return entries
+    if isinstance(which, slice) and which.stop is not None and min(which.start or 0, which.stop, which.step or 1) >= 0:
+        return itertools.islice(entries, which.start, which.stop, which.step)
     found = list(entries)
     try:
         return found[which] if isinstance(which, slice) else [found[which]]
@@ -216,8 +229,11 @@ def _count_file(name: str) -> int | None:
         with open(path, "rb") as file:
             n = sum(not line.isspace() for line in file)
     elif kind in DATABASES:
-        with ase.db.connect(path) as database:
-            n = database.count()
+        try:
+            with ase.db.connect(path) as database:
+                n = database.count()
+        except sqlite3.Error:
+            return 1  # that it is damaged
     elif kind in FRAMES:
         return None
     else:

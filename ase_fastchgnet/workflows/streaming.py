@@ -16,7 +16,7 @@ from ase_fastchgnet.evaluation.cost import Learning, chunks
 from ase_fastchgnet.evaluation.evaluator import PROPERTIES
 from ase_fastchgnet.graph import Cutoffs
 from ase_fastchgnet.graph.size import Size, expected_size
-from ase_fastchgnet.parallel.crew import MANY, Devices, crew
+from ase_fastchgnet.parallel.crew import MANY, Devices, check_crew, crew
 from ase_fastchgnet.parallel.scheduler import KillsWorkers, Submits, run_chunks
 from ase_fastchgnet.workflows.sources import Entry
 
@@ -45,6 +45,8 @@ class EvaluationStream:
         options = calculator.chunk_options(properties)
         here = devices is None and executor is None
         self._options = options if here else options.for_workers(devices)
+        check_crew(devices, executor)
+        self.model = options.describe()
         self._crew = crew(devices, executor)
         self._cutoffs = calculator.cutoffs
         self._cost = Learning()

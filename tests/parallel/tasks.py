@@ -34,6 +34,21 @@ def unpicklable(items: Sequence[int]) -> object:
     return lambda: items
 
 
+class Unpicklable(Exception):
+    """Can be pickled, and not unpickled: it takes two arguments and keeps one."""
+
+    def __init__(self, what: str, why: str) -> None:
+        super().__init__(what)
+
+
+def raise_unpicklable(items: Sequence[int]) -> None:
+    raise Unpicklable("it", "because")
+
+
+def always_dies(items: Sequence[int]) -> None:
+    os._exit(3)
+
+
 def slow(items: Sequence[float]) -> int:
     time.sleep(sum(items))
     return os.getpid()

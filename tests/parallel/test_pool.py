@@ -1,5 +1,6 @@
 """A pool whose workers may die: each death costs the call it happened in, and nothing else."""
 
+import importlib
 import os
 import signal
 import subprocess
@@ -119,3 +120,31 @@ def test_workers_end_when_the_process_that_made_them_is_killed(tmp_path: Path) -
 def test_a_pool_of_nobody_is_refused() -> None:
     with pytest.raises(ValueError, match="one worker at least"):
         WorkerPool([])
+
+
+def test_an_answer_that_cannot_be_unpickled_is_an_error_and_no_hang(pool: WorkerPool) -> None:
+    with pytest.raises(TypeError, match="cannot be unpickled"):
+        pool.submit(tasks.raise_unpicklable, [1]).result(timeout=30)
+    assert pool.submit(tasks.doubled, [1]).result(timeout=30) == [2]
+
+
+def test_a_call_that_a_worker_cannot_import_is_an_error_of_that_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a function of the caller's main module."""
+    (tmp_path / "only_here.py").write_text("def work(items):\n    return items\n")
+    with WorkerPool([{}]) as pool:
+        assert pool.submit(tasks.doubled, [1]).result(timeout=30) == [2]  # the worker has the path of before
+        monkeypatch.syspath_prepend(str(tmp_path))
+        with pytest.raises(ModuleNotFoundError, match="only_here"):
+            pool.submit(importlib.import_module("only_here").work, [1]).result(timeout=30)
+        assert pool.submit(tasks.doubled, [2]).result(timeout=30) == [4]
+
+
+def test_modules_in_the_current_folder_are_not_imported_by_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "random.py").write_text("raise RuntimeError('a script of the user')")
+    monkeypatch.chdir(tmp_path)
+    with WorkerPool([{}]) as pool:
+        assert pool.submit(tasks.doubled, [3]).result(timeout=30) == [6]

@@ -95,3 +95,8 @@ def test_workers_share_the_cores() -> None:
 def test_what_is_no_crew_is_refused(wrong: object) -> None:
     with pytest.raises(ValueError, match=r"expected None, 'auto', a number of worker processes"):
         environments(wrong)  # type: ignore[arg-type]
+
+
+def test_workers_that_do_nothing_but_die_end_the_run(pool: WorkerPool) -> None:
+    with pytest.raises(RuntimeError, match=r"8 worker processes died and none has answered yet: .*code 3"):
+        list(run_chunks(chunks_of(40, 5), tasks.always_dies, pool, in_flight=4))

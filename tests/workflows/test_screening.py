@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
-from ase.build import bulk
+from ase.build import bulk, fcc111, molecule
 from structures import STRUCTURES, named
 
 from ase_fastchgnet import FastCHGNet, Prediction, evaluate, evaluate_many, screen
 from ase_fastchgnet.evaluation import backend
+from ase_fastchgnet.evaluation.cost import CostModel, Learning, chunks
 from ase_fastchgnet.graph import Cutoffs, build_batch
-from ase_fastchgnet.graph.size import Size, size_of
+from ase_fastchgnet.graph.size import Size, expected_size, size_of
 
 SMALL = named(lambda atoms: len(atoms) <= 14 and bool(atoms.pbc.all()))
 QUIET = {"on_isolated_atoms": "ignore"}
@@ -333,8 +334,87 @@ def test_what_is_wrong_with_the_output_is_said_before_the_work(tmp_path: Path) -
 def test_results_of_another_source_are_not_continued(tmp_path: Path) -> None:
     out = tmp_path / "results.jsonl"
     screen([("a", bulk("NaCl", "rocksalt", a=5.6))], out)
-    with pytest.raises(ValueError, match="belongs to another source: its structure 0 is 'a', this one's is 'b'"):
+    with pytest.raises(ValueError, match="belongs to another source: its structure 0 is 'a' .*, this one's is 'b'"):
         screen([("b", bulk("NaCl", "rocksalt", a=5.6))], out, resume=True)
+
+
+def test_results_of_another_model_are_not_continued(tmp_path: Path) -> None:
+    source = [("a", bulk("NaCl", "rocksalt", a=5.6)), ("b", bulk("Si"))]
+    for out in tmp_path / "results.jsonl", tmp_path / "results.extxyz":
+        screen(source[:1], out)
+        for other in FastCHGNet("r2scan"), FastCHGNet(dtype="float64"):
+            with pytest.raises(
+                ValueError, match=r"has results of 0.3.0, float32, and these would be of (r2scan|0.3.0)"
+            ):
+                screen(source, out, other, resume=True)
+        with pytest.raises(ValueError, match="energies only"):
+            screen(source, out, properties=["energy"], resume=True)
+        with pytest.raises(ValueError, match="belongs to another source"):
+            screen([("a", bulk("KCl", "rocksalt", a=6.3))], out, resume=True)
+        assert screen(source, out, resume=True).n_skipped == 1
+
+
+def test_an_id_that_looks_like_a_number_is_resumed(tmp_path: Path) -> None:
+    source = [(name, bulk("NaCl", "rocksalt", a=5.6)) for name in ("00001", "1e5", "T")]
+    for suffix in ".jsonl", ".extxyz":
+        screen(source, tmp_path / f"results{suffix}")
+        assert screen(source, tmp_path / f"results{suffix}", resume=True).n_skipped == 3
+
+
+def test_the_source_is_safe_from_the_results(tmp_path: Path) -> None:
+    out = tmp_path / "results.jsonl"
+    screen([("a", bulk("NaCl", "rocksalt", a=5.6))], out)
+    before = out.read_bytes()
+    for source in out, [out], tmp_path:
+        with pytest.raises(ValueError, match="is in the source"):
+            screen(source, out, overwrite=True)
+    with pytest.raises(ValueError, match="devices='Auto'"):
+        screen([], out, devices="Auto", overwrite=True)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="choose one"):
+        screen([], out, resume=True, overwrite=True)
+    assert out.read_bytes() == before
+
+
+def test_a_damaged_line_or_file_is_one_failure(tmp_path: Path) -> None:
+    good = {"symbols": ["Si"], "positions": [[0, 0, 0]], "cell": [[3, 0, 0], [0, 3, 0], [0, 0, 3]]}
+    lines = [json.dumps({**good, "id": str(n)}).encode() for n in range(5)]
+    lines[2] = lines[2].replace(b'"2"', b'"\xe9"')
+    lines[3] = json.dumps({"symbols": [], "positions": [], "cell": good["cell"], "id": "3"}).encode()
+    (tmp_path / "some.jsonl").write_bytes(b"\n".join(lines))
+    (tmp_path / "damaged.db").write_bytes(b"SQLite format 3\0 and nonsense" * 50)
+    found = list(evaluate_many([tmp_path / "damaged.db", tmp_path / "some.jsonl"], progress=None))
+    assert [one.error is None for one in found] == [False, True, True, False, False, True]
+    assert "no atoms" in str(found[4].error)
+
+
+def test_guesses_of_sizes_are_right_within_a_factor(crystals: dict[str, Atoms]) -> None:
+    solids = [atoms for atoms in crystals.values() if len(atoms) / atoms.get_volume() > 0.03]
+    slab = fcc111("Cu", (2, 2, 3), vacuum=15, periodic=True)
+    assert len(solids) >= 10
+    for atoms in [*solids, slab]:
+        guess, real = expected_size(atoms, Cutoffs()), size_of(atoms, Cutoffs())
+        assert (guess.structures, guess.atoms) == (1, real.atoms)
+        assert 0.5 < guess.edges / real.edges < 2
+    benzene = molecule("C6H6")
+    assert expected_size(benzene, Cutoffs()).edges == size_of(benzene, Cutoffs()).edges == 12 * 11
+
+
+def test_chunks_take_the_same_time_and_few_items_are_shared_out() -> None:
+    assert [len(chunk) for chunk in chunks(range(250), lambda n: 0.05)] == [10] * 25
+    assert [len(chunk) for chunk in chunks(range(12), lambda n: 0.05, among=4)] == [3] * 4
+    assert list(chunks([5.0, 0.1, 0.1], lambda seconds: seconds)) == [[5.0], [0.1, 0.1]]
+    assert max(map(len, chunks(range(1000), lambda n: 0.0))) == 200
+
+
+def test_costs_are_learnt_from_measurements() -> None:
+    random = np.random.default_rng(0)
+    truth = CostModel(structure=1e-3, atom=0.0, edge=2e-6, angle=3e-5)
+    learning = Learning()
+    sizes = [Size(10, 100, int(e), int(a)) for e, a in random.integers(1_000, 9_000, (20, 2))]
+    for size in sizes:
+        learning.measured(size, truth.seconds(size) * random.uniform(0.98, 1.02))
+    for size in sizes:
+        assert learning.model.seconds(size) == pytest.approx(truth.seconds(size), rel=0.03)
 
 
 def test_overwriting_replaces_everything(tmp_path: Path) -> None:
@@ -351,5 +431,5 @@ def test_an_empty_source_is_no_error(tmp_path: Path) -> None:
 
 
 def test_a_single_structure_is_no_source() -> None:
-    with pytest.raises(TypeError, match=r"pass \[atoms\]"):
+    with pytest.raises(TypeError, match=r"\[atoms\] for a single one"):
         list(evaluate_many(bulk("Si")))
