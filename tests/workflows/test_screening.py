@@ -334,7 +334,7 @@ def test_what_is_wrong_with_the_output_is_said_before_the_work(tmp_path: Path) -
 def test_results_of_another_source_are_not_continued(tmp_path: Path) -> None:
     out = tmp_path / "results.jsonl"
     screen([("a", bulk("NaCl", "rocksalt", a=5.6))], out)
-    with pytest.raises(ValueError, match="belongs to another source: its structure 0 is 'a' .*, this one's is 'b'"):
+    with pytest.raises(ValueError, match=r"belongs to another source: its structure 0 is 'a' .*, this one's is 'b'"):
         screen([("b", bulk("NaCl", "rocksalt", a=5.6))], out, resume=True)
 
 
