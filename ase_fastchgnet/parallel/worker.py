@@ -1,8 +1,13 @@
 """A worker process: `python -m ase_fastchgnet.parallel.worker FILENO` answers calls until the line is closed."""
 
+import os
 import pickle
 import sys
+import threading
+import time
 from multiprocessing.connection import Connection
+
+LOOK_SECONDS = 1.0  # between two looks whether the parent is there
 
 
 def serve(line: Connection) -> None:
@@ -24,6 +29,13 @@ def serve(line: Connection) -> None:
             return
 
 
+def leave_with(parent: int) -> None:
+    """Ends this process when its parent has ended, whatever it is doing."""
+    while os.getppid() == parent:
+        time.sleep(LOOK_SECONDS)
+    os._exit(1)
+
+
 def _packed(succeeded: bool, value: object) -> bytes:
     try:
         return pickle.dumps((succeeded, value), pickle.HIGHEST_PROTOCOL)
@@ -32,5 +44,6 @@ def _packed(succeeded: bool, value: object) -> bytes:
 
 
 if __name__ == "__main__":
+    threading.Thread(target=leave_with, args=(os.getppid(),), daemon=True).start()
     with Connection(int(sys.argv[1])) as line:
         serve(line)

@@ -105,7 +105,7 @@ def test_workers_end_when_the_process_that_made_them_is_killed(tmp_path: Path) -
         "from ase_fastchgnet.parallel.pool import WorkerPool\n"
         "pool = WorkerPool([{}])\n"
         "print(pool.submit(tasks.slow, [0.0]).result(), flush=True)\n"
-        "pool.submit(tasks.slow, [1.0]).result()\n"
+        "pool.submit(tasks.slow, [60.0]).result()\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=tmp_path)
     assert parent.stdout is not None
