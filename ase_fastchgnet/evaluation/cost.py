@@ -58,22 +58,24 @@ class Learning:
             self.model = fit(*zip(*self._measured, strict=True))
 
 
-def chunks(items: Iterable[T], seconds_of: Callable[[T], float], *, among: int = 1) -> Iterator[list[T]]:
-    """Consecutive items that take CHUNK_SECONDS together, as far as is known, or one that takes longer.
+def chunks(
+    items: Iterable[T], cost_of: Callable[[T], float], *, most: float = CHUNK_SECONDS, among: int = 1
+) -> Iterator[list[T]]:
+    """Consecutive items that cost at most `most` together, as far as is known, or one that costs more.
 
     Of few items, chunks are shorter, so that there are as many as are wanted `among` workers.
     """
-    costs = ((item, seconds_of(item)) for item in items)
+    costs = ((item, cost_of(item)) for item in items)
     first = list(itertools.islice(costs, CHUNK_STRUCTURES))
     few = len(first) < CHUNK_STRUCTURES
-    limit = min(CHUNK_SECONDS, sum(cost for _, cost in first) / among) if few else CHUNK_SECONDS
+    limit = min(most, sum(cost for _, cost in first) / among) if few else most
     chunk: list[T] = []
-    seconds = 0.0
+    total = 0.0
     for item, cost in itertools.chain(first, costs):
-        if chunk and (seconds + cost > limit * (1 + 1e-9) or len(chunk) == CHUNK_STRUCTURES):
+        if chunk and (total + cost > limit * (1 + 1e-9) or len(chunk) == CHUNK_STRUCTURES):
             yield chunk
-            chunk, seconds = [], 0.0
+            chunk, total = [], 0.0
         chunk.append(item)
-        seconds += cost
+        total += cost
     if chunk:
         yield chunk

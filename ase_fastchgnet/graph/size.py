@@ -14,7 +14,6 @@ from .neighbors import Cutoffs, search_box
 from .validate import check_search_cost, complete_lattice, read_geometry
 
 SURFACE = 3.0  # Å; how far the matter of atoms next to a vacuum is taken to reach into it, both sides together
-
 THIN = 0.03  # atoms/Å³; among what is denser there is no vacuum worth looking for
 
 

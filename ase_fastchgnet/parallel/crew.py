@@ -13,8 +13,6 @@ Devices = Literal["auto"] | int | Sequence[str] | None
 
 DEVICE_VARIABLE = "FASTCHGNET_DEVICE"  # what a calculator without a device of its own looks at
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-
-
 FOREIGN = 100  # chunks that an executor of which nothing is known holds at a time
 MANY = 32  # chunks to make at least, of however few items, for an executor that holds many
 

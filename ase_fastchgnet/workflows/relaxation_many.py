@@ -1,6 +1,5 @@
 """relax_many: many structures relaxed together, in this process or in several."""
 
-import itertools
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -9,6 +8,7 @@ from typing import Any, NamedTuple, Unpack
 from ase.calculators.calculator import Calculator
 
 from ase_fastchgnet.calculator import FastCHGNet
+from ase_fastchgnet.evaluation.cost import chunks
 from ase_fastchgnet.evaluation.moving import Failure
 from ase_fastchgnet.graph import Cutoffs
 from ase_fastchgnet.graph.size import expected_size
@@ -21,8 +21,6 @@ from ase_fastchgnet.workflows.structures import StructureT, as_atoms
 
 Numbered = tuple[int, StructureT]
 Outcome = Relaxation[StructureT] | RelaxationError | Failure | KillsWorkers
-
-CHUNK_STRUCTURES = 100
 
 
 def relax_many(
@@ -65,9 +63,11 @@ def relax_as_completed(
         return
     calculator.chunk_options().for_workers(devices)  # can they work with it?
     with crew(devices, executor) as (workers, in_flight):
-        chunks = _chunks(enumerate(structures), calculator.cutoffs, min(in_flight, MANY))
+        # As many as advance together in one process; how many steps they will take, nobody knows.
+        rows_of = partial(_rows, calculator.cutoffs)
+        pieces = chunks(enumerate(structures), rows_of, most=ROWS, among=min(in_flight, MANY))
         work = partial(_relax_chunk, calculator, options)
-        for items, answer in run_chunks(chunks, work, workers, in_flight=in_flight):
+        for items, answer in run_chunks(pieces, work, workers, in_flight=in_flight):
             if isinstance(answer, KillsWorkers):
                 yield items[0][0], answer
                 continue
@@ -103,32 +103,9 @@ def _program(structure: StructureT, options: RelaxOptions) -> Callable[[Calculat
     return lambda calculator: relax(structure, calculator, progress=False, **options)
 
 
-def _chunks(
-    structures: Iterable[Numbered[StructureT]], cutoffs: Cutoffs, among: int
-) -> Iterator[list[Numbered[StructureT]]]:
-    """As many structures as advance together in one process; how many steps they will take, nobody knows.
-
-    Of few structures, fewer, so that there are as many chunks as are wanted `among` workers.
-    """
-    measured = ((number, structure, _rows(structure, cutoffs)) for number, structure in structures)
-    first = list(itertools.islice(measured, CHUNK_STRUCTURES))
-    few = len(first) < CHUNK_STRUCTURES
-    limit = min(ROWS, sum(rows for _, _, rows in first) / among) if few else ROWS
-    chunk: list[Numbered[StructureT]] = []
-    total = 0
-    for number, structure, rows in itertools.chain(first, measured):
-        chunk.append((number, structure))
-        total += rows
-        if total >= limit or len(chunk) == CHUNK_STRUCTURES:
-            yield chunk
-            chunk, total = [], 0
-    if chunk:
-        yield chunk
-
-
-def _rows(structure: Any, cutoffs: Cutoffs) -> int:
+def _rows(cutoffs: Cutoffs, item: Numbered[Any]) -> int:
     try:
-        size = expected_size(as_atoms(structure), cutoffs)
+        size = expected_size(as_atoms(item[1]), cutoffs)
     except (ValueError, ArithmeticError):  # the worker says what is wrong with it
         return 0
     return size.edges + size.angles

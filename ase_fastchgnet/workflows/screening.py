@@ -90,11 +90,11 @@ def screen(
     check_apart(Path(out), source)
     store = open_results(Path(out), resume=resume, overwrite=overwrite)
     try:
-        earlier = _Earlier(Path(out), {done.index: done for done in store.done()} if resume else {}, stream.model)
-        tally = _Tally()
+        model, tally = stream.model, _Tally()
+        earlier = _Earlier(Path(out), {done.index: done for done in store.done()} if resume else {}, model)
         with progress_of("screen", count(source), progress) as meter:
             for results in stream.run(earlier.without(read_source(source))):
-                store.append([_record(result, stream.model) for result in results])
+                store.append([_record(result, model) for result in results])
                 tally.note(results)
                 meter.update(earlier.n_skipped + tally.n_seen, tally.pace(meter.seconds))
             return Screening(

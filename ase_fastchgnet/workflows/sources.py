@@ -1,5 +1,6 @@
 """Structures from wherever they are, one at a time: lists, files, folders, databases."""
 
+import fnmatch
 import glob
 import itertools
 import json
@@ -82,7 +83,8 @@ def check_apart(out: Path, source: Any) -> None:
     for name in names:
         if isinstance(name, str | Path):
             path = Path(split_index(str(name))[0])
-            if out.resolve() == path.resolve() or (path.is_dir() and out.parent.resolve() == path.resolve()):
+            within = fnmatch.fnmatch(str(out.resolve()), str(path.resolve()))  # for a glob as for a file
+            if within or (path.is_dir() and out.parent.resolve() == path.resolve()):
                 raise ValueError(f"{out} is in the source, {name}: choose another place for the results")
 
 

@@ -46,11 +46,15 @@ class EvaluationStream:
         here = devices is None and executor is None
         self._options = options if here else options.for_workers(devices)
         check_crew(devices, executor)
-        self.model = options.describe()
         self._crew = crew(devices, executor)
         self._cutoffs = calculator.cutoffs
         self._cost = Learning()
         self.busy: dict[str, float] = {}  # seconds that each worker evaluated
+
+    @property
+    def model(self) -> str:
+        """Whose predictions these are."""
+        return self._options.describe()
 
     def run(self, entries: Iterable[tuple[int, Entry]]) -> Iterator[list[Evaluated]]:
         """Results in whatever order they are done; those of entries without a structure come with a later chunk."""

@@ -364,7 +364,7 @@ def test_the_source_is_safe_from_the_results(tmp_path: Path) -> None:
     out = tmp_path / "results.jsonl"
     screen([("a", bulk("NaCl", "rocksalt", a=5.6))], out)
     before = out.read_bytes()
-    for source in out, [out], tmp_path:
+    for source in out, [out], tmp_path, str(tmp_path / "*.jsonl"):
         with pytest.raises(ValueError, match="is in the source"):
             screen(source, out, overwrite=True)
     with pytest.raises(ValueError, match="devices='Auto'"):

@@ -1,6 +1,9 @@
 """relax_many, phonons and neb in several processes: the numbers of this process, whatever fails named."""
 
 import pickle
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,8 +12,7 @@ from ase.build import bulk
 from ase.calculators.lj import LennardJones
 
 from ase_fastchgnet import FastCHGNet, Relaxation, RelaxationError, neb, phonons, relax_many
-from ase_fastchgnet.graph import Cutoffs
-from ase_fastchgnet.workflows.relaxation_many import _chunks
+from ase_fastchgnet.parallel.crew import Here
 
 
 def salts(count: int) -> list[Atoms]:
@@ -52,14 +54,23 @@ def test_an_explosion_comes_back_with_its_frames() -> None:
     assert [str(frame.symbols) for frame in copy.frames] == ["Cu", "Ag"]
 
 
-def test_a_process_gets_as_many_structures_as_it_advances_together() -> None:
-    large = bulk("NaCl", "rocksalt", a=5.6).repeat(3)  # some 3,600 edges and as many angles
-    parts = list(_chunks(enumerate([large] * 20), Cutoffs(), 2))
-    assert [number for part in parts for number, _ in part] == list(range(20))
-    assert len(parts) >= 2
-    assert len({len(part) for part in parts[:-1]}) == 1
-    assert [len(part) for part in _chunks(enumerate(salts(1) * 24), Cutoffs(), 4)] == [6, 6, 6, 6]
-    assert max(len(part) for part in _chunks(enumerate(salts(1) * 250), Cutoffs(), 2)) <= 100
+class Counting:
+    """An executor that works here and remembers how many structures each call had."""
+
+    def __init__(self) -> None:
+        self.calls: list[int] = []
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any) -> "Future[Any]":
+        self.calls.append(len(args[0]))
+        return Here().submit(fn, *args)
+
+
+def test_structures_are_shared_out_evenly() -> None:
+    executor = Counting()
+    results = relax_many(salts(1) * 64, steps=0, executor=executor)
+    assert all(isinstance(result, Relaxation) for result in results)
+    assert len(executor.calls) == 32  # as many as are made at least for an executor of which nothing is known
+    assert set(executor.calls) == {2}
 
 
 def test_phonons_in_several_processes_are_those_of_one() -> None:
