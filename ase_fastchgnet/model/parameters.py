@@ -102,7 +102,12 @@ class Parameters:
         _check_names(state, shapes)
         for name, shape in shapes.items():
             _check_tensor(name, state[name], shape)
-        return cast(Self, _assemble(config, lambda name, *shape: state[name]))
+        return cls.of(state, config)
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor], config: ModelConfig) -> Self:
+        """The records of tensors with stock's names that are known to fit, without a look at their values."""
+        return cast(Self, _assemble(config, lambda name, *shape: tensors[name]))
 
     def to_state_dict(self, config: ModelConfig) -> dict[str, Tensor]:
         """The same tensors under stock's names and in stock's shapes."""

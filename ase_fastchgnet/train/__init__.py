@@ -1,0 +1,1 @@
+"""Training: labelled structures → cached graphs → batches → Network → losses → optimiser → checkpoint."""
