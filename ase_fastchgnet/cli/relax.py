@@ -118,7 +118,7 @@ def _relaxations(
     inputs: Sequence[Input], calculator: "FastCHGNet", options: dict[str, Any], devices: Any
 ) -> Iterator[tuple[int, "Outcome"]]:
     """(number, outcome) as structures are done; a single one shows its steps."""
-    from ase_fastchgnet.workflows.progress import progress
+    from ase_fastchgnet.progress import progress
     from ase_fastchgnet.workflows.relaxation import RelaxationError, relax
     from ase_fastchgnet.workflows.relaxation_many import relax_as_completed
 

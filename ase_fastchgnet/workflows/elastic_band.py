@@ -18,14 +18,14 @@ from ase.optimize.optimize import Optimizer
 from ase.utils.forcecurve import fit_images
 
 from ase_fastchgnet.calculator import FastCHGNet
+from ase_fastchgnet.figures import BLUE, new_figure
 from ase_fastchgnet.parallel.crew import Devices, crew
 from ase_fastchgnet.parallel.scheduler import Submits
+from ase_fastchgnet.progress import Meter
+from ase_fastchgnet.progress import progress as progress_of
 from ase_fastchgnet.workflows.calculators import require_own_process, results_of, with_results
-from ase_fastchgnet.workflows.figures import BLUE, new_figure
 from ase_fastchgnet.workflows.interpolation import interpolated, matched, note_forces, unwrapped
 from ase_fastchgnet.workflows.minima import ions_at_minimum
-from ase_fastchgnet.workflows.progress import Meter
-from ase_fastchgnet.workflows.progress import progress as progress_of
 from ase_fastchgnet.workflows.structures import StructureT, as_atoms, as_given
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from ase.optimize.optimize import Optimizer
 
 from ase_fastchgnet.calculator import FastCHGNet
 from ase_fastchgnet.evaluation.prediction import Array
-from ase_fastchgnet.workflows.figures import BLUE, new_figure
+from ase_fastchgnet.figures import BLUE, new_figure
 from ase_fastchgnet.workflows.minima import crystal_at_minimum, deformed, evaluated, ions_at_minimum
 from ase_fastchgnet.workflows.structures import StructureT, as_atoms, as_given
 

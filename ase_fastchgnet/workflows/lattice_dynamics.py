@@ -15,11 +15,11 @@ from ase.calculators.calculator import Calculator
 from ase_fastchgnet.evaluation.prediction import Array
 from ase_fastchgnet.parallel.crew import Devices
 from ase_fastchgnet.parallel.scheduler import Submits
+from ase_fastchgnet.progress import progress as progress_of
 from ase_fastchgnet.workflows import phonon_plots
 from ase_fastchgnet.workflows.calculators import results_of
 from ase_fastchgnet.workflows.minima import crystal_at_minimum, precise
 from ase_fastchgnet.workflows.phonon_spectrum import Band, Dos, Mode, Thermal, spectrum
-from ase_fastchgnet.workflows.progress import progress as progress_of
 from ase_fastchgnet.workflows.structures import StructureT, as_atoms, as_given
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from ase.calculators.calculator import Calculator
 from ase.optimize.optimize import Optimizer
 
 from ase_fastchgnet.calculator import FastCHGNet
+from ase_fastchgnet.progress import progress as progress_of
 from ase_fastchgnet.workflows.calculators import results_of, with_results
-from ase_fastchgnet.workflows.progress import progress as progress_of
 from ase_fastchgnet.workflows.relaxation import RelaxationError, RelaxOptions, relax
 from ase_fastchgnet.workflows.relaxation_many import Outcome, relax_as_completed
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ase.units import kB, kJ, mol
 
-from ase_fastchgnet.workflows.figures import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, new_figure
+from ase_fastchgnet.figures import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, new_figure
 from ase_fastchgnet.workflows.phonon_spectrum import IMAGINARY, Band, Dos, Thermal
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import numpy as np
 from ase import Atoms
 from vesin import NeighborList
 
+from ase_fastchgnet.figures import BLUE, new_figure
 from ase_fastchgnet.workflows.dynamics import MDRun
-from ase_fastchgnet.workflows.figures import BLUE, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

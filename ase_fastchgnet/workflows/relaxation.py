@@ -14,10 +14,10 @@ from ase.constraints import FixSymmetry
 from ase.optimize.optimize import Optimizer
 
 from ase_fastchgnet.calculator import FastCHGNet
+from ase_fastchgnet.figures import new_figure
+from ase_fastchgnet.progress import progress as progress_of
 from ase_fastchgnet.workflows.calculators import calculated, with_results
 from ase_fastchgnet.workflows.cell_filter import CellFilter
-from ase_fastchgnet.workflows.figures import new_figure
-from ase_fastchgnet.workflows.progress import progress as progress_of
 from ase_fastchgnet.workflows.structures import StructureT, as_atoms, as_given
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from ase_fastchgnet.graph import Cutoffs
 from ase_fastchgnet.graph.size import expected_size
 from ase_fastchgnet.parallel.crew import MANY, Devices, crew
 from ase_fastchgnet.parallel.scheduler import KillsWorkers, Submits, run_chunks
+from ase_fastchgnet.progress import progress as progress_of
 from ase_fastchgnet.workflows.lockstep import ROWS, run_in_lockstep
-from ase_fastchgnet.workflows.progress import progress as progress_of
 from ase_fastchgnet.workflows.relaxation import Relaxation, RelaxationError, RelaxOptions, relax
 from ase_fastchgnet.workflows.structures import StructureT, as_atoms
 

@@ -7,10 +7,10 @@ from typing import Any, Unpack
 from ase.calculators.calculator import Calculator
 
 from ase_fastchgnet.calculator import FastCHGNet
+from ase_fastchgnet.progress import Meter
+from ase_fastchgnet.progress import progress as progress_of
 from ase_fastchgnet.workflows.dynamics import MDOptions, MDRun, Pace, md
 from ase_fastchgnet.workflows.lockstep import Program, run_in_lockstep
-from ase_fastchgnet.workflows.progress import Meter
-from ase_fastchgnet.workflows.progress import progress as progress_of
 from ase_fastchgnet.workflows.structures import StructureT
 from ase_fastchgnet.workflows.watch import DynamicsError
 

@@ -11,7 +11,7 @@ from ase_fastchgnet.calculator import FastCHGNet
 from ase_fastchgnet.evaluation.evaluator import PROPERTIES
 from ase_fastchgnet.parallel.crew import Devices
 from ase_fastchgnet.parallel.scheduler import Submits
-from ase_fastchgnet.workflows.progress import progress as progress_of
+from ase_fastchgnet.progress import progress as progress_of
 from ase_fastchgnet.workflows.result_files import Done, Record, open_results
 from ase_fastchgnet.workflows.sources import Entry, check_apart, count, read_source
 from ase_fastchgnet.workflows.streaming import Evaluated, EvaluationStream, in_order

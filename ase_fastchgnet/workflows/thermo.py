@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from ase import Atoms, units
 
-from ase_fastchgnet.workflows.figures import BLUE, GREEN, ORANGE, RED, new_figure
+from ase_fastchgnet.figures import BLUE, GREEN, ORANGE, RED, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

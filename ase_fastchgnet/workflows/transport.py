@@ -10,9 +10,9 @@ import numpy as np
 from ase import Atoms, units
 from scipy.special import stdtrit
 
+from ase_fastchgnet.figures import BLUE, new_figure
 from ase_fastchgnet.workflows.displacements import frames_of, times_of, unwrapped_positions
 from ase_fastchgnet.workflows.dynamics import MDRun
-from ase_fastchgnet.workflows.figures import BLUE, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,4 +1,4 @@
-"""What is happening while a workflow runs: a bar on a terminal, lines in the log elsewhere.
+"""What is happening while something long runs: a bar on a terminal, lines in the log elsewhere.
 
 Bars go to standard error.  Without a terminal the same text is logged at level INFO, at most ten lines a run and one
 every ten seconds; `logging.basicConfig(level="INFO")` shows them.

@@ -1,4 +1,4 @@
-"""How figures of workflows begin: no pyplot, no global state."""
+"""How figures begin: no pyplot, no global state."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from ase_fastchgnet.workflows import progress as module
-from ase_fastchgnet.workflows.progress import progress
+from ase_fastchgnet import progress as module
+from ase_fastchgnet.progress import progress
 
 
 def test_without_a_terminal_a_run_leaves_its_last_line_and_few_others_in_the_log(
