@@ -13,8 +13,8 @@ from ase.calculators.calculator import Calculator
 from ase.md.velocitydistribution import Stationary, thermalize_momenta
 
 from ase_fastchgnet.calculator import FastCHGNet
+from ase_fastchgnet.progress import progress as progress_of
 from ase_fastchgnet.workflows.ensembles import ENSEMBLES, Settings
-from ase_fastchgnet.workflows.progress import progress as progress_of
 from ase_fastchgnet.workflows.recorder import FINAL, LAST_GOOD, Output, Recorder
 from ase_fastchgnet.workflows.restart import identity
 from ase_fastchgnet.workflows.structures import StructureT, as_atoms, as_given
