@@ -153,9 +153,9 @@ def _frames(path: Path) -> Iterator[Atoms]:
     """ASE goes back and forth in a file of frames; in a compressed one that means decompressing it again and again."""
     opened = COMPRESSED.get(path.suffix.lower())
     if opened is None or Path(path.stem).suffix.lower() not in EXTENDED_XYZ:
-        return ase.io.iread(path, index=":", do_not_split_by_at_sign=True)  # type: ignore[no-any-return]
+        return ase.io.iread(path, index=":", do_not_split_by_at_sign=True)
     with opened(path, "rt", encoding="utf-8") as file:
-        return ase.io.iread(io.StringIO(file.read()), index=":", format="extxyz")  # type: ignore[no-any-return]
+        return ase.io.iread(io.StringIO(file.read()), index=":", format="extxyz")
 
 
 def _read_database(path: Path) -> Iterator[_Found]:
