@@ -32,6 +32,8 @@ Ensembles = Literal[
     "npt-berendsen",
     "npt-berendsen-isotropic",
 ]
+Forces = Literal["conservative", "direct", "mts"]
+_FORCES = "conservative; direct: cheap; mts: direct, corrected every few steps."
 _BATH = "Thermostat and barostat"
 _OUTPUT = "Output"
 _ANALYSIS = "Analysis"
@@ -59,6 +61,8 @@ def md(
     pressure: Annotated[float, typer.Option(metavar="GPA", help="Of npt ensembles.")] = 0.0,
     repeat: Annotated[str, typer.Option(metavar="AxBxC", help="Supercell to start from.")] = "1x1x1",
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of velocities and thermostat.")] = 0,
+    forces: Annotated[Forces, typer.Option(metavar="KIND", help=_FORCES)] = "conservative",
+    mts_steps: Annotated[int, typer.Option(metavar="N", min=1, help="Of mts, between corrections.")] = 4,
     thermostat_time: Annotated[float, typer.Option(metavar="FS", help="Time constant.", rich_help_panel=_BATH)] = 100.0,
     barostat_time: Annotated[float, typer.Option(metavar="FS", help="Time constant.", rich_help_panel=_BATH)] = 1000.0,
     bulk_modulus: Annotated[
@@ -120,6 +124,7 @@ def md(
       fastchgnet md POSCAR -t 300 --steps 5000 --out md/
       fastchgnet md POSCAR -t 300 --steps 9000 --out md/ --resume
       fastchgnet md cell.cif -t 900 -e npt-mtk --pressure 1 --repeat 2x2x2
+      fastchgnet md POSCAR -t 300 --steps 20000 --forces mts
       fastchgnet md cell.cif -t 800 -t 1000 -t 1200 --diffusion Li --skip 2000
 
     Ensembles: nve, nvt-bussi, nvt-langevin, nvt-langevin-baoab, nvt-nose-hoover, nvt-berendsen, npt-mtk,
@@ -132,6 +137,8 @@ def md(
     """
     if plot:
         _require_matplotlib()
+    if forces == "mts" and len(temperature or []) > 1:
+        raise typer.BadParameter("mts is for one temperature at a time", param_hint="'--forces'")
     atoms = read_structure(file).repeat(_repeats(repeat))
     if diffusion is not None and diffusion not in atoms.symbols:
         raise typer.BadParameter(f"there is no {diffusion!r} in {atoms.symbols}", param_hint="'--diffusion'")
@@ -159,7 +166,7 @@ def md(
     }
     try:
         with warnings_name([file]):
-            outcomes = _run(atoms, calculator, temperature or [], options)
+            outcomes = _run(atoms, calculator, temperature or [], {"forces": forces, "mts_steps": mts_steps}, options)
     except KeyboardInterrupt:
         complain(f"stopped; the same command with --resume goes on from the last checkpoint in {out}")
         raise
@@ -181,19 +188,24 @@ def md(
 
 
 def _run(
-    atoms: "Atoms", calculator: "FastCHGNet", temperatures: Sequence[float], options: dict[str, Any]
+    atoms: "Atoms",
+    calculator: "FastCHGNet",
+    temperatures: Sequence[float],
+    motion: dict[str, Any],
+    options: dict[str, Any],
 ) -> "dict[Path, MDRun[Atoms] | DynamicsError]":
     """Runs, or the errors that ended them, by their folders."""
     from ase_fastchgnet.workflows.dynamics import md
+    from ase_fastchgnet.workflows.multiple_timesteps import with_forces
     from ase_fastchgnet.workflows.replicas import folder_of, md_replicas
     from ase_fastchgnet.workflows.watch import DynamicsError
 
     out: Path = options["out"]
     try:
         if len(temperatures) > 1:
-            runs = md_replicas(atoms, temperatures, calculator, **options)
+            runs = md_replicas(atoms, temperatures, with_forces(calculator, motion["forces"]), **options)
             return {out / folder_of(kelvin): run for kelvin, run in zip(temperatures, runs, strict=True)}
-        return {out: md(atoms, calculator, temperature=next(iter(temperatures), None), **options)}
+        return {out: md(atoms, calculator, temperature=next(iter(temperatures), None), **motion, **options)}
     except DynamicsError as error:
         return {out: error}
     except FileExistsError as error:

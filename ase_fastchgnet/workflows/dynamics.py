@@ -12,11 +12,11 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator
 from ase.md.velocitydistribution import Stationary, thermalize_momenta
 
-from ase_fastchgnet.calculator import FastCHGNet
 from ase_fastchgnet.progress import progress as progress_of
 from ase_fastchgnet.workflows.ensembles import ENSEMBLES, Settings
+from ase_fastchgnet.workflows.multiple_timesteps import Forces, InnerSteps, calculators
 from ase_fastchgnet.workflows.recorder import FINAL, LAST_GOOD, Output, Recorder
-from ase_fastchgnet.workflows.restart import identity
+from ase_fastchgnet.workflows.restart import identity, name_of
 from ase_fastchgnet.workflows.structures import StructureT, as_atoms, as_given
 from ase_fastchgnet.workflows.thermo import Thermo
 from ase_fastchgnet.workflows.watch import DynamicsError, watched
@@ -93,6 +93,9 @@ def md(
     initial_temperature: float | None = None,
     max_temperature: float | None = None,
     seed: int = 0,
+    forces: Forces | None = None,
+    mts_steps: int = 4,
+    inner_calculator: Calculator | None = None,
     out: str | Path | None = None,
     trajectory_format: Literal["extxyz", "traj"] = "extxyz",
     trajectory_interval: int = 10,
@@ -119,6 +122,12 @@ def md(
                          the structure if it has any that are not zero, else drawn at `temperature`
     max_temperature      K, beyond which the run has blown up; None: ten times the temperature asked for, 3000 at least
     seed                 of velocities and thermostat
+    forces               "conservative" or "direct": FastCHGNet's forces of this kind; "mts": direct ones at every step
+                         and, every `mts_steps` steps, what these lack (multiple time stepping), which is the dynamics
+                         of the conservative forces for less.  None: those of `calculator` as they are
+    mts_steps            steps from one evaluation of `calculator` to the next; `steps` is a multiple of it, and
+                         intervals are rounded up to multiples of it
+    inner_calculator     what gives "mts" its cheap forces; None: `calculator` with direct forces
     out                  folder for trajectory, thermo.csv, checkpoint.npz and final.extxyz; None: all stays in memory
     trajectory_format    "extxyz" (eight decimals) or "traj" (ASE's own, numbers as they are)
     *_interval           steps from one frame, line or checkpoint to the next
@@ -153,16 +162,19 @@ def md(
     )
     hottest = max(temperature or 0, initial_temperature or 0, 300)
     limit = 10 * hottest if max_temperature is None else max_temperature
-    calculator = calculator or FastCHGNet()
+    calculator, inner = calculators(calculator, forces, mts_steps, inner_calculator)
+    if inner:
+        inner.check(steps)
+        output = output.rounded(inner.whole)
     if callable(progress):
-        return _run(structure, calculator, settings, output, steps=steps, limit=limit, tell=progress)
+        return _run(structure, calculator, inner, settings, output, steps=steps, limit=limit, tell=progress)
     with progress_of("MD", steps, progress) as meter:
         pace = Pace(timestep)
 
         def tell(step: int, kelvin: float) -> None:
             meter.update(step, f"{kelvin:.0f} K  {pace.at(step)}")
 
-        return _run(structure, calculator, settings, output, steps=steps, limit=limit, tell=tell)
+        return _run(structure, calculator, inner, settings, output, steps=steps, limit=limit, tell=tell)
 
 
 class Pace:
@@ -183,6 +195,7 @@ class Pace:
 def _run(
     structure: StructureT,
     calculator: Calculator,
+    inner: InnerSteps | None,
     settings: Settings,
     output: Output,
     *,
@@ -194,6 +207,9 @@ def _run(
     rng = np.random.default_rng(settings.seed)
     ensemble = ENSEMBLES[settings.ensemble]
     run = identity(atoms, calculator, asdict(settings) | output.rhythm())
+    if inner:
+        ensemble = inner.of(ensemble, settings.ensemble)
+        run |= {"mts_steps": inner.number, "inner_calculator": name_of(inner.calculator)}
     checkpoint = output.prepare(run)
     volume = atoms.cell.volume
     atoms.calc = calculator

@@ -71,7 +71,7 @@ class Settings:
 class Ensemble:
     """One of ASE's integrators and what has to be known about it."""
 
-    integrator: type[MolecularDynamics]
+    integrator: Callable[..., MolecularDynamics]
     arguments: Callable[[Settings], dict[str, Any]]  # in ASE's units; besides atoms, timestep and rng
     state: tuple[str, ...] = ()  # attributes that the next step depends on, besides atoms and rng
     bath: Callable[[Any], float] | None = None  # eV; constant with potential + kinetic energy.  None: nothing is
@@ -80,6 +80,7 @@ class Ensemble:
     barostat: bool = False
     by_bulk_modulus: bool = False
     constraints: bool = True  # whether it is right where atoms are held
+    impulses: bool = False  # whether momenta may be changed between steps, as `multiple_timesteps` does
 
     def build(self, atoms: Atoms, settings: Settings, rng: np.random.Generator) -> MolecularDynamics:
         """The integrator that will move `atoms`; random numbers come from `rng`."""
@@ -152,16 +153,19 @@ _CHAIN = ("_q", "_p", "_thermostat._eta", "_thermostat._p_eta")
 _CHAINS = (*_CHAIN, "_barostat._xi", "_barostat._p_xi")
 
 ENSEMBLES = {
-    "nve": Ensemble(integrator=VelocityVerlet, arguments=lambda s: {}, bath=lambda md: 0.0, thermostat=False),
+    "nve": Ensemble(
+        integrator=VelocityVerlet, arguments=lambda s: {}, bath=lambda md: 0.0, thermostat=False, impulses=True
+    ),
     "nvt-bussi": Ensemble(
         integrator=Bussi,
         arguments=_rescaling,
         state=("transferred_energy",),
         bath=lambda md: -float(md.transferred_energy),
         random=True,
+        impulses=True,
     ),
-    "nvt-langevin": Ensemble(integrator=Langevin, arguments=_langevin, random=True),
-    "nvt-langevin-baoab": Ensemble(integrator=LangevinBAOAB, arguments=_baoab, random=True),
+    "nvt-langevin": Ensemble(integrator=Langevin, arguments=_langevin, random=True, impulses=True),
+    "nvt-langevin-baoab": Ensemble(integrator=LangevinBAOAB, arguments=_baoab, random=True, impulses=True),
     "nvt-nose-hoover": Ensemble(
         integrator=NoseHooverChainNVT,
         arguments=_chain,

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from ase_fastchgnet.workflows.thermo import Thermo, columns_of, observe
 _log = logging.getLogger(__name__)
 
 CHECKPOINT, THERMO, FINAL, LAST_GOOD = "checkpoint.npz", "thermo.csv", "final.extxyz", "last_good.extxyz"
+INTERVALS = ("trajectory_interval", "log_interval", "checkpoint_interval")
 WRITERS: dict[str, Callable[[Path], Frames]] = {"extxyz": ExtxyzFrames, "traj": TrajFrames}
 
 
@@ -36,13 +37,18 @@ class Output:
     overwrite: bool
 
     def __post_init__(self) -> None:
-        for name in ("trajectory_interval", "log_interval", "checkpoint_interval"):
+        for name in INTERVALS:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: expected a number of steps, 1 or more")
         if self.trajectory_format not in WRITERS:
             raise ValueError(f"trajectory_format={self.trajectory_format!r} is not one of {', '.join(WRITERS)}")
         if self.resume and (self.folder is None or self.overwrite):
             raise ValueError("resume continues what is in the folder `out`: give one, and no overwrite")
+
+    def rounded(self, whole: Callable[[int], int]) -> "Output":
+        """The same at intervals as `whole` has them."""
+        intervals: dict[str, Any] = {name: whole(getattr(self, name)) for name in INTERVALS}
+        return replace(self, **intervals)
 
     def trajectory(self) -> Path | None:
         """The file with the trajectory."""

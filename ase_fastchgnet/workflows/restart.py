@@ -105,7 +105,7 @@ def identity(atoms: Atoms, calculator: Calculator, settings: Mapping[str, Any]) 
     for array in (atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, atoms.get_masses(), atoms.get_momenta()):
         digest.update(np.ascontiguousarray(array).tobytes())
     digest.update(repr([constraint.todict() for constraint in atoms.constraints]).encode())
-    return {**settings, "calculator": _calculator(calculator), "structure": f"{atoms.symbols} {digest.hexdigest()}"}
+    return {**settings, "calculator": name_of(calculator), "structure": f"{atoms.symbols} {digest.hexdigest()}"}
 
 
 def check_same_run(path: Path, checkpoint: Checkpoint, run: Mapping[str, Any]) -> None:
@@ -123,11 +123,12 @@ def check_same_run(path: Path, checkpoint: Checkpoint, run: Mapping[str, Any]) -
         )
 
 
-def _calculator(calculator: Calculator) -> str:
+def name_of(calculator: Calculator) -> str:
     """Which numbers a calculator gives, as far as can be told."""
     options = calculator.todict()
     if "model_sha256" in options:  # FastCHGNet, or one that speaks for it
-        return f"FastCHGNet {options['model_sha256']} {options['dtype']}"
+        direct = " direct" if options["forces"] == "direct" else ""
+        return f"FastCHGNet {options['model_sha256']} {options['dtype']}{direct}"
     return type(calculator).__name__
 
 
