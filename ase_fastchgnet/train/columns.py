@@ -19,6 +19,9 @@ class Column(Protocol):
     def finish(self) -> Rows:
         """All rows; nothing can be added any more."""
 
+    def close(self) -> None:
+        """Ends it, finished or not."""
+
 
 class InMemory:
     """A Column that becomes one array."""
@@ -33,13 +36,16 @@ class InMemory:
     def finish(self) -> Rows:
         return np.concatenate(self._parts)
 
+    def close(self) -> None:
+        self._parts = []
+
 
 class OnDisk:
     """A Column that becomes a `.npy` file, so that no more than one append is in memory at a time."""
 
     def __init__(self, path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> None:
         self._path, self._dtype, self._shape, self._n_rows = path, np.dtype(dtype), shape, 0
-        self._file: IO[bytes] = open(path, "wb")  # noqa: SIM115, closed by finish
+        self._file: IO[bytes] = open(path, "wb")  # noqa: SIM115, see close
         self._write_header()
 
     def append(self, rows: Rows) -> None:
@@ -51,8 +57,11 @@ class OnDisk:
         self._write_header()  # numpy leaves room in it for the number of rows to grow, so that its length stays
         self._file.flush()
         os.fsync(self._file.fileno())
-        self._file.close()
+        self.close()
         return load(self._path)
+
+    def close(self) -> None:
+        self._file.close()
 
     def _write_header(self) -> None:
         header = {"descr": self._dtype.str, "fortran_order": False, "shape": (self._n_rows, *self._shape)}

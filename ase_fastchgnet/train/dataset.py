@@ -8,6 +8,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -207,15 +208,18 @@ def _build(
     column: Callable[[str, type, tuple[int, ...]], Column],
 ) -> tuple[dict[str, Rows], NDArray[np.int64]]:
     """Rows of all FIELDS, and the (structures, 5) numbers of them that each structure has, as COUNTED."""
-    columns = {name: column(name, dtype, shape) for name, (_, dtype, shape) in FIELDS.items()}
+    examples = {kind: name for name, (kind, _, _) in FIELDS.items()}
     counts = np.empty((len(labelled), len(COUNTED)), dtype=np.int64)
-    for index, one in enumerate(labelled):
-        found = _rows_of(one, cutoffs)
-        for name, rows in found.items():
-            columns[name].append(rows)
-        examples = {kind: name for name, (kind, _, _) in FIELDS.items()}
-        counts[index] = [len(found[examples[kind]]) for kind in COUNTED]
-    return {name: column.finish() for name, column in columns.items()}, counts
+    with ExitStack() as stack:
+        columns = {name: column(name, dtype, shape) for name, (_, dtype, shape) in FIELDS.items()}
+        for each in columns.values():
+            stack.callback(each.close)
+        for index, one in enumerate(labelled):
+            found = _rows_of(one, cutoffs)
+            for name, rows in found.items():
+                columns[name].append(rows)
+            counts[index] = [len(found[examples[kind]]) for kind in COUNTED]
+        return {name: each.finish() for name, each in columns.items()}, counts
 
 
 def _rows_of(one: Labelled, cutoffs: Cutoffs) -> dict[str, Rows]:

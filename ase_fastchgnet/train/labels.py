@@ -130,9 +130,9 @@ def _array(value: Any, name: str, *shapes: tuple[int, ...]) -> Array | None:
     array = np.array(value, dtype=np.float64)
     if array.shape not in shapes:
         expected = " or ".join(map(str, shapes))
-        raise ValueError(f"{name} have shape {array.shape}, expected {expected}")
+        raise ValueError(f"{name}: shape {array.shape}, expected {expected}")
     if np.isinf(array).any():
-        raise ValueError(f"{name} are infinite; leave out, or write as nan, what is not known")
+        raise ValueError(f"{name}: infinite; leave out, or write as nan, what is not known")
     return None if np.isnan(array).all() else array
 
 
@@ -178,9 +178,9 @@ def _read_json(path: Path) -> Iterator[_Found]:
             atoms = _structure(frame["structure"])
             yield _Found(atoms, _json_labels(frame, len(atoms)), source)
         except (LookupError, TypeError, AttributeError) as error:
-            raise ValueError(
-                f"{source}: not a labelled structure of chgnet: {type(error).__name__}: {error}"
-            ) from error
+            raise ValueError(f"{source}: not a frame of chgnet's: {type(error).__name__}: {error}") from error
+        except ValueError as error:
+            raise ValueError(f"{source}: {error}") from error
 
 
 def _json_frames(content: Any, path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
