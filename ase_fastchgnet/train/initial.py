@@ -1,0 +1,39 @@
+"""Weights before any training."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from ase_fastchgnet.model.checkpoint import Checkpoint
+from ase_fastchgnet.model.config import REFERENCE_ENERGIES, ModelConfig
+from ase_fastchgnet.model.parameters import Parameters, stock_shapes
+
+
+def untrained(config: ModelConfig, seed: int) -> Checkpoint:
+    """Random weights, drawn as torch and stock chgnet draw them; reference energies are zero.
+
+    Linear maps are uniform within ±1/√inputs, embeddings normal, norms the identity, and frequencies those of the
+    Bessel functions sin(nπr/R) and of sin(nθ), n = 1, 2, …
+    """
+    generator = torch.Generator().manual_seed(seed)
+    shapes = stock_shapes(config)
+    state = {name: _drawn(name, shape, shapes, generator) for name, shape in shapes.items()}
+    parameters = Parameters.from_state_dict(state, config)
+    return Checkpoint(name="untrained", config=config, parameters=parameters, sha256=f"untrained, seed {seed}")
+
+
+def _drawn(name: str, shape: tuple[int, ...], shapes: dict[str, tuple[int, ...]], generator: torch.Generator) -> Tensor:
+    layer, _, kind = name.rpartition(".")
+    if name == REFERENCE_ENERGIES:
+        return torch.zeros(shape, dtype=torch.float64)
+    if kind == "frequencies":
+        unit = 1.0 if "fourier" in name else math.pi
+        return unit * torch.arange(1, shape[0] + 1, dtype=torch.float64)
+    if layer.endswith("embedding.embedding"):
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+    weights = shapes[f"{layer}.weight"]
+    if len(weights) == 1:  # a norm
+        return torch.full(shape, 1.0 if kind == "weight" else 0.0, dtype=torch.float64)
+    limit = 1 / math.sqrt(weights[1])
+    return limit * (2 * torch.rand(shape, generator=generator, dtype=torch.float64) - 1)
