@@ -67,5 +67,5 @@ clean:
 	@touch $@
 
 .venv/dev.stamp: .venv/torch.stamp pyproject.toml
-	$(PIP) --constraint constraints.txt --editable '.[dev,cluster,parquet,phonons,plot,pymatgen]'
+	$(PIP) --constraint constraints.txt --editable '.[dev,cluster,parquet,phonons,plot,pymatgen,train]'
 	@touch $@ .venv/demo.stamp

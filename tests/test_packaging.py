@@ -124,7 +124,7 @@ def requirements(*extras: str) -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    "requirement", requirements("cluster", "dev", "gpu", "parquet", "phonons", "plot", "pymatgen"), ids=str
+    "requirement", requirements("cluster", "dev", "gpu", "parquet", "phonons", "plot", "pymatgen", "train"), ids=str
 )
 def test_the_tested_version_of_every_requirement_is_pinned_and_allowed(requirement: Requirement) -> None:
     pin = PINS[canonicalize_name(requirement.name)]
