@@ -1,0 +1,193 @@
+"""Energy drift and time of molecular dynamics with conservative forces, with direct ones, and with both (MTS).
+
+    python -m benchmarks.mts                      writes results/mts.json, docs/figures/mts.png and a table of
+                                                  docs/recipes/molecular-dynamics.md
+    python -m benchmarks.mts --picoseconds 0.4    shorter than its 10 ps; writes nothing
+    python -m benchmarks.mts --folder FOLDER      keeps the runs there, and goes on with those that are there
+
+LiMnO2, 64 atoms, constant energy, the same start for all. The runs go on in turns, so that a busy moment of the machine
+hits all; the time of a mode is the median of its turns. Drift is the slope of a straight line through the conserved
+energy, which for direct forces is the kinetic energy plus the energy that the direct model predicts.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from ase import Atoms
+from rich.console import Console
+from rich.table import Table
+
+from ase_fastchgnet import FastCHGNet, Thermo, md
+from ase_fastchgnet.figures import BLUE, GREEN, ORANGE, new_figure
+from benchmarks._report import read_result, write_result
+from benchmarks.report import circumstances, fill, markdown
+from benchmarks.systems import SYSTEMS
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "recipes" / "molecular-dynamics.md"
+FIGURE = ROOT / "docs" / "figures" / "mts.png"
+SYSTEM = "LiMnO2-64"
+TEMPERATURE = 300.0  # K
+TIMESTEP = 1.0  # fs
+EQUILIBRATION = 500  # steps with a thermostat before the start
+TURN = 400  # steps
+LOG_INTERVAL = 20  # steps
+POINTS = 250  # of each run, in the result file
+MODES: dict[Literal["conservative", "direct", "mts"], tuple[str, str]] = {  # label and colour in the figure
+    "conservative": ("conservative", BLUE),
+    "direct": ("direct", ORANGE),
+    "mts": ("MTS", GREEN),
+}
+
+
+def equilibrated() -> Atoms:
+    """The structure at its temperature; all runs start from here."""
+    run = md(
+        SYSTEMS[SYSTEM](), steps=EQUILIBRATION, temperature=TEMPERATURE, timestep=TIMESTEP, thermostat_time=50, seed=1
+    )
+    return run.structure
+
+
+class Mode:
+    """The run of one kind of forces, and the time of its turns."""
+
+    def __init__(self, folder: Path, forces: Literal["conservative", "direct", "mts"], mts_steps: int) -> None:
+        self.folder, self.forces, self.mts_steps = folder / forces, forces, mts_steps
+        self._times = self.folder / "milliseconds.json"
+        self.ms: list[float] = json.loads(self._times.read_text()) if self._times.exists() else []  # per step
+        self.calculator = FastCHGNet()
+
+    def turn(self, start: Atoms, steps: int) -> None:
+        """On to `steps`, counted from the start of the run."""
+        options: Any = {"timestep": TIMESTEP, "ensemble": "nve", "log_interval": LOG_INTERVAL}
+        options |= {"trajectory_interval": 1000, "checkpoint_interval": TURN, "progress": False}
+        seen: list[tuple[int, float]] = []
+        options["progress"] = lambda step, kelvin: seen.append((step, time.perf_counter()))
+        md(
+            start, self.calculator, steps=steps, forces=self.forces, mts_steps=self.mts_steps,
+            out=self.folder, resume=True, **options,
+        )  # fmt: skip
+        if len(seen) > 1:  # the first evaluation of a turn, with its search for neighbours, is not counted
+            (first, begin), (last, end) = seen[0], seen[-1]
+            self.ms.append(1000 * (end - begin) / (last - first))
+            self._times.write_text(json.dumps(self.ms))
+
+    def row(self) -> dict[str, Any]:
+        """What the run has shown."""
+        thermo = Thermo.read(self.folder / "thermo.csv")
+        n_atoms = len(SYSTEMS[SYSTEM]())
+        assert thermo.conserved is not None
+        energy = 1000 * (thermo.conserved - thermo.conserved[0]) / n_atoms
+        picoseconds = thermo.time / 1000
+        slope, offset = np.polyfit(picoseconds, energy, 1)
+        halves = [np.polyfit(t, e, 1)[0] for t, e in zip(halved(picoseconds), halved(energy), strict=True)]
+        every = max(1, len(energy) // POINTS)
+        return {
+            "system": SYSTEM,
+            "forces": self.forces,
+            "mts_steps": self.mts_steps if self.forces == "mts" else None,
+            "timestep_fs": TIMESTEP,
+            "picoseconds": float(picoseconds[-1]),
+            "drift_mev_per_atom_ps": float(slope),
+            "drift_of_halves": [float(half) for half in halves],
+            "swing_mev_per_atom": float(np.std(energy - slope * picoseconds - offset)),
+            "temperature_k": float(thermo.after(thermo.time[-1] / 2).temperature.mean()),
+            "ms_per_step": statistics.median(self.ms),
+            "turns_ms_per_step": [round(ms, 3) for ms in self.ms],
+            "time_ps": picoseconds[::every].round(4).tolist(),
+            "conserved_mev_per_atom": energy[::every].round(5).tolist(),
+        }
+
+
+def halved(values: np.ndarray) -> list[np.ndarray]:
+    """The first half and the second."""
+    return np.array_split(values, 2)
+
+
+def run(folder: Path, steps: int, mts_steps: int, console: Console) -> list[dict[str, Any]]:
+    """All modes, turn by turn, to `steps`."""
+    start = equilibrated()  # the same to the last bit each time, as resumed runs need it
+    modes = [Mode(folder, forces, mts_steps) for forces in MODES]
+    for last in [*range(TURN, steps, TURN), steps]:
+        for mode in modes:
+            mode.turn(start, last)
+        console.print(
+            f"{last}/{steps}: " + ", ".join(f"{mode.forces} {mode.ms[-1]:.1f} ms" for mode in modes if mode.ms)
+        )
+    return [mode.row() for mode in modes]
+
+
+def gains(rows: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Times faster than conservative forces, the median over turns."""
+    base = rows[0]["turns_ms_per_step"]
+    return [statistics.median(a / b for a, b in zip(base, row["turns_ms_per_step"], strict=True)) for row in rows]
+
+
+def cells(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """The table, without its head."""
+    return [
+        [
+            MODES[row["forces"]][0] + (f", {row['mts_steps']} steps" if row["mts_steps"] else ""),
+            f"{row['drift_mev_per_atom_ps']:+.4f}",
+            f"{row['swing_mev_per_atom']:.3f}",
+            f"{row['ms_per_step'] / row['timestep_fs']:.1f}",
+            f"{gain:.2f}×",
+        ]
+        for row, gain in zip(rows, gains(rows), strict=True)
+    ]
+
+
+HEADER = ("forces", "drift, meV/atom/ps", "swing, meV/atom", "ms per fs", "speed")
+
+
+def plot(rows: Sequence[Mapping[str, Any]]) -> None:
+    """The conserved energy of each run against time, in two panels: the second without direct forces alone."""
+    figure, axes = new_figure(7.4, 3.2, ncols=2)
+    for ax, left_out in zip(axes, (None, "direct"), strict=True):
+        for row in rows:
+            label, color = MODES[row["forces"]]
+            if row["forces"] != left_out:
+                ax.plot(row["time_ps"], row["conserved_mev_per_atom"], color=color, lw=1, label=label)
+        ax.axhline(0, color="black", lw=0.5)
+        ax.set(xlabel="time (ps)", ylabel="conserved energy (meV/atom)")
+        ax.margins(x=0)
+        ax.legend(frameon=False, fontsize=9)
+    figure.savefig(FIGURE, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Multiple time stepping: drift and time.")
+    parser.add_argument("--picoseconds", type=float, default=10.0, help="length of each run")
+    parser.add_argument("--mts-steps", type=int, default=4)
+    parser.add_argument("--folder", type=Path, help="for the runs; temporary if not given")
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    console = Console()
+    steps = round(1000 * options.picoseconds / TIMESTEP / options.mts_steps) * options.mts_steps
+    with tempfile.TemporaryDirectory() as temporary:
+        rows = run(options.folder or Path(temporary), steps, options.mts_steps, console)
+    table = Table(*HEADER)
+    for line in cells(rows):
+        table.add_row(*line)
+    console.print(table)
+    if options.picoseconds == parser.get_default("picoseconds"):
+        path = write_result("mts", rows)
+        plot(rows)
+        result = read_result("mts")
+        assert result is not None
+        text = markdown(HEADER, cells(rows)) + f"\n\n{circumstances(result)}"
+        PAGE.write_text(fill(PAGE.read_text(), {"mts": text}))
+        console.print(f"written: {path}, {FIGURE}, {PAGE}")
+
+
+if __name__ == "__main__":
+    main()
