@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from ase_fastchgnet.evaluation import evaluate as evaluate
     from ase_fastchgnet.model.checkpoint import load_checkpoint as load_checkpoint
     from ase_fastchgnet.model.checkpoint import save_checkpoint as save_checkpoint
+    from ase_fastchgnet.train.config import TrainConfig as TrainConfig
+    from ase_fastchgnet.train.run import Training as Training
+    from ase_fastchgnet.train.run import finetune as finetune
+    from ase_fastchgnet.train.run import train as train
     from ase_fastchgnet.workflows.dynamics import MDRun as MDRun
     from ase_fastchgnet.workflows.dynamics import md as md
     from ase_fastchgnet.workflows.elastic_band import ReactionPath as ReactionPath
@@ -56,6 +60,8 @@ __all__ = [
     "RelaxationError",
     "Screening",
     "Thermo",
+    "TrainConfig",
+    "Training",
     "__version__",
     "arrhenius",
     "diffusion",
@@ -63,6 +69,7 @@ __all__ = [
     "eos",
     "evaluate",
     "evaluate_many",
+    "finetune",
     "load_checkpoint",
     "md",
     "md_replicas",
@@ -73,6 +80,7 @@ __all__ = [
     "relax_many",
     "save_checkpoint",
     "screen",
+    "train",
 ]
 
 _HOME = {
@@ -90,12 +98,15 @@ _HOME = {
     "Relaxation": "ase_fastchgnet.workflows.relaxation",
     "RelaxationError": "ase_fastchgnet.workflows.relaxation",
     "Thermo": "ase_fastchgnet.workflows.thermo",
+    "TrainConfig": "ase_fastchgnet.train.config",
+    "Training": "ase_fastchgnet.train.run",
     "arrhenius": "ase_fastchgnet.workflows.transport",
     "diffusion": "ase_fastchgnet.workflows.transport",
     "elastic": "ase_fastchgnet.workflows.elasticity",
     "eos": "ase_fastchgnet.workflows.equation_of_state",
     "evaluate": "ase_fastchgnet.evaluation",
     "evaluate_many": "ase_fastchgnet.workflows.screening",
+    "finetune": "ase_fastchgnet.train.run",
     "load_checkpoint": "ase_fastchgnet.model.checkpoint",
     "md": "ase_fastchgnet.workflows.dynamics",
     "md_replicas": "ase_fastchgnet.workflows.replicas",
@@ -107,6 +118,7 @@ _HOME = {
     "save_checkpoint": "ase_fastchgnet.model.checkpoint",
     "screen": "ase_fastchgnet.workflows.screening",
     "Screening": "ase_fastchgnet.workflows.screening",
+    "train": "ase_fastchgnet.train.run",
 }
 
 

@@ -22,6 +22,7 @@ from .phonons import phonons
 from .predict import predict
 from .relax import relax
 from .report import complain, show_warning, without_system
+from .train import finetune, train
 
 
 class _Commands(TyperGroup):
@@ -124,4 +125,6 @@ _add(elastic, "Properties")
 _add(phonons, "Properties")
 _add(md, "Properties")
 _add(neb, "Properties")
+_add(finetune, "Models")
+_add(train, "Models")
 _add(info, "About")

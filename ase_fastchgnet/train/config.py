@@ -108,3 +108,6 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "deal": ("lpt", "pair", "random"),
     "dtype": ("float32", "float64"),
 }
+
+# For a model that has been trained before.
+FINETUNE = TrainConfig(epochs=20, learning_rate=1e-3, reference_energies="refit")

@@ -15,6 +15,7 @@ from ase_fastchgnet.model.checkpoint import Checkpoint
 from ase_fastchgnet.train.config import TrainConfig
 from ase_fastchgnet.train.distributed import Ranks
 from ase_fastchgnet.train.labels import Labelled, read_labelled
+from ase_fastchgnet.train.reference_energies import refit
 from ase_fastchgnet.train.replay import replayed
 
 _log = logging.getLogger(__name__)
@@ -63,7 +64,10 @@ def gather_material(
     parts = {TRAINING: training, VALIDATION: held_out} | {name: read(source) for name, source in (test or {}).items()}
     parts = {name: labelled for name, labelled in parts.items() if labelled}
     checksums = {name: checksum(labelled) for name, labelled in parts.items()}
-    start = check(parts, start, config)
+    if config.reference_energies == "refit":
+        fitted = refit(training, start, device=team.device)
+        _log.info("%s", fitted)
+        start = fitted.apply(start)
     if replay:
         count = round(len(training) * config.replay_share / (1 - config.replay_share))
         again = replayed(replay, start, count=count, seed=config.seed, device=team.device)
@@ -91,11 +95,6 @@ def split(labelled: list[Labelled], share: float, seed: int) -> tuple[list[Label
     chosen = set(np.random.default_rng([seed, 1]).permutation(len(labelled))[:count].tolist())
     kept = [one for number, one in enumerate(labelled) if number not in chosen]
     return kept, [one for number, one in enumerate(labelled) if number in chosen]
-
-
-def check(parts: Mapping[str, list[Labelled]], start: Checkpoint, config: TrainConfig) -> Checkpoint:
-    """Say what is found in the data; the start with reference energies as `config` wants them."""
-    return start
 
 
 def checksum(labelled: Sequence[Labelled]) -> str:

@@ -1,6 +1,7 @@
 """train and finetune: from labelled structures to a checkpoint, with everything that tells how it went."""
 
 import logging
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from ase_fastchgnet.model.checkpoint import Checkpoint, load_checkpoint
 from ase_fastchgnet.model.network import Network
 from ase_fastchgnet.progress import progress as progress_of
 from ase_fastchgnet.train.balance import BalancedBatchSampler
-from ase_fastchgnet.train.config import TrainConfig
+from ase_fastchgnet.train.config import FINETUNE, TrainConfig
 from ase_fastchgnet.train.cost import TYPICAL
 from ase_fastchgnet.train.data import DTYPES, VALIDATION, Material, Source, gather_material
 from ase_fastchgnet.train.dataset import GraphDataset
@@ -21,7 +22,7 @@ from ase_fastchgnet.train.distributed import Ranks, ranks
 from ase_fastchgnet.train.errors import Errors, Parity, compare
 from ase_fastchgnet.train.folder import RunFolder
 from ase_fastchgnet.train.initial import untrained
-from ase_fastchgnet.train.loop import Course, Saving, describe, follow
+from ase_fastchgnet.train.loop import Course, Saving, follow
 from ase_fastchgnet.train.optimiser import freeze_layers
 from ase_fastchgnet.train.report import plot_curves, plot_parity
 
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _log = logging.getLogger(__name__)
-
-FINETUNE = TrainConfig(epochs=20, learning_rate=1e-3, reference_energies="refit")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -44,11 +43,17 @@ class Training:
     after: dict[str, tuple[Errors, Parity]]  # and of the model
 
     def __str__(self) -> str:
-        """Errors before and after."""
-        lines = []
+        """A table of mean absolute errors before and after."""
+        rows = [("mean absolute errors", "", "energy", "force", "stress", "moment")]
+        rows.append(("", "", "meV/atom", "meV/Å", "GPa", "μB"))
         for name, (errors, _) in self.after.items():
-            lines += [f"{name}", f"  before  {describe(self.before[name][0])}", f"  after   {describe(errors)}"]
-        return "\n".join([*lines, f"model: {self.model}"])
+            rows += [(name, "before", *_cells(self.before[name][0])), ("", "after", *_cells(errors))]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = []
+        for left, when, *cells in rows:
+            numbers = "  ".join(cell.rjust(width) for cell, width in zip(cells, widths[2:], strict=True))
+            lines.append(f"{left:{widths[0]}}  {when:{widths[1]}}  {numbers}".rstrip())
+        return "\n".join(lines)
 
     def plot_curves(self) -> "tuple[Figure, Any]":
         """Losses and errors of training and validation against epochs."""
@@ -197,3 +202,13 @@ def _summary(material: Material, course: Course) -> str:
     count = sum(parameter.numel() for parameter in course.parameters.values())
     rate = course.config.highest_rate
     return f"{parts}; {course.n_steps} steps, {count} weights, learning rate {rate:g}, {course.ranks.device}"
+
+
+def _cells(errors: Errors) -> list[str]:
+    values = (
+        (errors.energy, 1e3, ".1f"),
+        (errors.forces, 1e3, ".1f"),
+        (errors.stress, 1.0, ".3f"),
+        (errors.magmoms, 1.0, ".3f"),
+    )
+    return ["-" if math.isnan(value) else format(factor * value, form) for value, factor, form in values]
