@@ -1,16 +1,21 @@
 """CHGNet with trainable weights, differentiable twice."""
 
 import hashlib
-from typing import Literal, NamedTuple, cast
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
+from torch.autograd.function import once_differentiable
 
 from ase_fastchgnet.graph import GraphBatch
-from ase_fastchgnet.model import reference
 from ase_fastchgnet.model.checkpoint import Checkpoint
 from ase_fastchgnet.model.config import REFERENCE_ENERGIES, ModelConfig
+from ase_fastchgnet.model.differentiable import direction, features
+from ase_fastchgnet.model.engine import Engine
+from ase_fastchgnet.model.engine.geometry import measure
+from ase_fastchgnet.model.engine.index import build_index
+from ase_fastchgnet.model.engine.weights import EngineWeights, pack
 from ase_fastchgnet.model.parameters import Parameters
 
 
@@ -43,30 +48,22 @@ class Network(torch.nn.Module):
 
     def forward(self, graph: GraphBatch, *, forces: Literal["conservative", "direct"] | None) -> NetworkOutput:
         """Energies and magnetic moments; forces and stress by differentiation ("conservative") or from the heads."""
-        p = self.weights()
-        if forces == "direct":
+        parameters = dict(self.named_parameters())
+        force = stress = None
+        if forces == "conservative":
+            context = _Context(graph, self.config, tuple(parameters))
+            energies, magmoms, force, virial = _Conservative.apply(context, *parameters.values())
+            volume = graph.volume()
+            stress = virial / volume.where(volume > 0, torch.inf)[:, None, None]
+        elif forces is None:
+            weights = _weights(parameters, self.config)
+            found = features(weights, self.config, graph, build_index(graph), measure(graph), None)
+            energies, magmoms = found.energies.value.double(), found.magmoms.double()
+        else:
             raise NotImplementedError("direct")
-        differentiate = forces == "conservative"
-        dtype = p.embedding.dtype
-        with torch.enable_grad() if differentiate else torch.set_grad_enabled(torch.is_grad_enabled()):
-            positions = graph.positions.detach().clone().to(dtype).requires_grad_(differentiate)
-            strain = torch.zeros_like(graph.cell, dtype=dtype).requires_grad_(differentiate)
-            energy, magmoms = _energies(p, self.config, graph, positions, strain)
-            force = stress = None
-            if differentiate:
-                gradient, virial = torch.autograd.grad(
-                    energy.sum(), (positions, strain), create_graph=self.training, materialize_grads=True
-                )
-                volume = graph.volume()
-                force = -gradient.double()
-                stress = virial.double() / volume.where(volume > 0, torch.inf)[:, None, None]
-        energy = energy.double() + p.reference_energies.index_select(0, graph.numbers.long() - 1)
-        total = energy.new_zeros(graph.n_systems).index_add(0, graph.system_of_atom.long(), energy)
-        return NetworkOutput(total, magmoms.double(), force, stress)
-
-    def weights(self) -> Parameters:
-        """The parameters as the records that the model's formulas are written in."""
-        return Parameters.of(dict(self.named_parameters()), self.config)
+        own = parameters[REFERENCE_ENERGIES].view(-1).index_select(0, graph.numbers - 1)
+        total = energies.new_zeros(graph.n_systems).index_add(0, graph.system_of_atom, energies + own)
+        return NetworkOutput(total, magmoms, force, stress)
 
     def checkpoint(self, name: str) -> Checkpoint:
         """The present weights, to be saved by `save_checkpoint` or used by the calculator."""
@@ -88,44 +85,64 @@ def _plant(root: torch.nn.Module, name: str, parameter: torch.nn.Parameter) -> N
     root.register_parameter(leaf, parameter)
 
 
-def _energies(
-    p: Parameters, config: ModelConfig, graph: GraphBatch, positions: Tensor, strain: Tensor
-) -> tuple[Tensor, Tensor]:
-    vector = reference.edge_vectors(graph, positions, strain)
-    length = vector.norm(dim=1)[graph.edges_of_bond[:, 0].long()]
-    atom_basis = reference.radial_basis(length, p.atom_frequencies, config.atom_cutoff, config)
-    bond_basis = reference.radial_basis(length, p.bond_frequencies, config.bond_cutoff, config)
-    atom_weights, bond_weights = linear(atom_basis, p.atom_weights), linear(bond_basis, p.bond_weights)
-    has_angles = reference.systems_with_angles(graph)[
-        graph.system_of_atom[graph.center[graph.edges_of_bond[:, 0]]].long()
-    ]
-    atoms = p.embedding[graph.numbers.long() - 1]
-    bonds = linear(atom_basis, p.bond_embedding)
-    angles = linear(reference.angular_basis(vector, graph, p.angle_frequencies), p.angle_embedding)
-    sites = atoms
-    for block, atom_conv in enumerate(p.atom_convs):
-        sites = atoms
-        message = reference.gated_mlp(
-            torch.cat([atoms[graph.center], bonds[graph.bond_of_edge], atoms[graph.neighbor]], 1), atom_conv.mlp
-        )
-        message = message * atom_weights[graph.bond_of_edge]
-        atoms = atoms + reference.apply(reference.sum_rows(message, graph.center, len(atoms)), atom_conv.out)
-        if block == config.n_blocks - 1:
-            break
-        bond_conv, angle_update = p.bond_convs[block], p.angle_updates[block]
-        receiving, sending = graph.bond_of_edge[graph.edges_of_angle.long()].unbind(1)
-        center = graph.center[graph.edges_of_angle[:, 0].long()]
-        message = reference.gated_mlp(
-            torch.cat([bonds[receiving], bonds[sending], angles, atoms[center]], 1), bond_conv.mlp
-        )
-        message = message * bond_weights[receiving] * bond_weights[sending]
-        update = reference.apply(reference.sum_rows(message, receiving, len(bonds)), bond_conv.out)
-        bonds = bonds + torch.where(has_angles[:, None], update, 0.0)
-        if block < config.n_blocks - 2:
-            angles = angles + reference.gated_mlp(
-                torch.cat([bonds[receiving], bonds[sending], angles, atoms[center]], 1), angle_update.mlp
+class _Context(NamedTuple):
+    graph: GraphBatch
+    config: ModelConfig
+    names: tuple[str, ...]  # of the parameters
+
+
+class _Conservative(torch.autograd.Function):
+    """Energies of atoms, magnetic moments, forces and virials as functions of the weights.
+
+    Forward is the engine's.  For backward, with g_E, g_m, g_F, g_W the gradients of the loss with respect to the four,
+        Σ g_F F + Σ g_W W = dE/dt  while atoms move by -g_F and cells are strained by g_W,
+    so the gradient with respect to the weights is that of S = Σ g_E E + Σ g_m m + dE/dt: differentiated once forwards,
+    along a direction, then once backwards.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, context: _Context, *parameters: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        ctx.context = context
+        ctx.save_for_backward(*parameters)
+        state = dict(zip(context.names, parameters, strict=True))
+        engine = Engine(_checkpoint(state, context.config), dtype=_dtype(state), device=str(parameters[0].device))
+        found = engine.evaluate(context.graph)
+        own = state[REFERENCE_ENERGIES].view(-1).index_select(0, context.graph.numbers - 1)
+        assert found.forces is not None and found.virial is not None
+        return found.atom_energies - own, found.magmoms.clone(), found.forces.clone(), found.virial.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        grad_energy, grad_magmoms, grad_forces, grad_virial = grads
+        context = ctx.context
+        graph, geometry = context.graph, measure(context.graph)
+        with torch.enable_grad():
+            needed = [need for need in ctx.needs_input_grad[1:]]
+            leaves = [x.detach().requires_grad_(need) for x, need in zip(ctx.saved_tensors, needed, strict=True)]
+            weights = _weights(dict(zip(context.names, leaves, strict=True)), context.config)
+            to = direction(graph, geometry, -grad_forces, grad_virial)
+            found = features(weights, context.config, graph, build_index(graph), geometry, to)
+            assert found.energies.tangent is not None
+            scalar = (
+                torch.dot(grad_energy, found.energies.value.double())
+                + torch.dot(grad_magmoms, found.magmoms.double())
+                + found.energies.tangent.double().sum()
             )
-    magmoms = reference.apply(sites, p.site_wise)[:, 0].abs()
-    if p.readout_norm is not None:
-        atoms = reference.normalise(atoms, p.readout_norm)
-    return reference.read_out(atoms, p.readout), magmoms
+            wanted = [leaf for leaf in leaves if leaf.requires_grad]
+            gradients = iter(torch.autograd.grad(scalar, wanted, materialize_grads=True, allow_unused=True))
+        return (None, *(next(gradients) if need else None for need in needed))
+
+
+def _dtype(state: Mapping[str, Tensor]) -> torch.dtype:
+    """The one that the network computes in; reference energies have their own."""
+    return next(tensor.dtype for name, tensor in state.items() if name != REFERENCE_ENERGIES)
+
+
+def _checkpoint(state: Mapping[str, Tensor], config: ModelConfig) -> Checkpoint:
+    return Checkpoint(name="", config=config, parameters=Parameters.of(state, config), sha256="")
+
+
+def _weights(state: Mapping[str, Tensor], config: ModelConfig) -> EngineWeights:
+    """The weights as the engine has them, differentiable with respect to `state`."""
+    return pack(_checkpoint(state, config), _dtype(state), str(state[REFERENCE_ENERGIES].device))
