@@ -44,6 +44,9 @@ DEFAULTS: dict[str, Any] = {
     "is_intensive": True,
 }
 
+# Fields that older files do not have, and what these mean.
+LATER: dict[str, Any] = {"parallel_updates": False}
+
 REFERENCE_ENERGIES = "composition_model.fc.weight"
 FIRST_OUT_BIAS = "atom_conv_layers.0.mlp_out.layers.1.bias"
 
@@ -65,6 +68,9 @@ class ModelConfig:
     is_intensive: bool  # trained on eV/atom; a record of the training: predictions are extensive either way
     n_features: int = WIDTH
     n_elements: int = 94
+    # Whether AngleUpdate reads the bonds as BondConv does, before and not after their update: FastCHGNet's block, whose
+    # two parts need not wait for each other.  In no released model: it needs weights of its own.
+    parallel_updates: bool = False
 
     def __post_init__(self) -> None:
         _require(self.n_features == WIDTH, f"n_features={self.n_features}", f"{WIDTH}")
@@ -117,6 +123,7 @@ class ModelConfig:
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """The configuration written by `to_dict`."""
         known = {field.name for field in fields(cls)}
+        values = LATER | dict(values)
         if values.keys() != known:
             missing, unknown = sorted(known - values.keys()), sorted(values.keys() - known)
             raise ValueError(f"model configuration: missing {missing or 'nothing'}, unknown {unknown or 'nothing'}")

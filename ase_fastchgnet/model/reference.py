@@ -89,10 +89,12 @@ class ReferenceModel:
             message = message * bond_weights[receiving] * bond_weights[sending]
             # Stock skips BondConv, bias included, where there is no angle.
             update = apply(sum_rows(message, receiving, len(bonds)), bond_conv.out)
-            bonds = bonds + torch.where(has_angles[:, None], update, 0.0)
+            updated = bonds + torch.where(has_angles[:, None], update, 0.0)
+            read = bonds if config.parallel_updates else updated
             angles = angles + gated_mlp(
-                torch.cat([bonds[receiving], bonds[sending], angles, atoms[center]], 1), angle_update.mlp
+                torch.cat([read[receiving], read[sending], angles, atoms[center]], 1), angle_update.mlp
             )
+            bonds = updated
         magmoms = apply(site_embeddings, p.site_wise)[:, 0].abs()
         if p.readout_norm is not None:
             atoms = normalise(atoms, p.readout_norm)

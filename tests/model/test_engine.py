@@ -93,12 +93,13 @@ def random_model(**changes: Any) -> Model:
 @pytest.mark.parametrize("n_blocks", [2, 3, 5])
 @pytest.mark.parametrize("gated_norm", [True, False])
 @pytest.mark.parametrize("mlp_out_bias", [True, False])
+@pytest.mark.parametrize("parallel_updates", [True, False])
 def test_the_engine_equals_the_reference_for_any_configuration(
-    n_blocks: int, gated_norm: bool, mlp_out_bias: bool
+    n_blocks: int, gated_norm: bool, mlp_out_bias: bool, parallel_updates: bool
 ) -> None:
     model = random_model(
         n_blocks=n_blocks, gated_norm=gated_norm, readout_norm=not gated_norm, mlp_out_bias=mlp_out_bias,
-        envelope_exponent=6, bond_cutoff=2.5, n_readout_hidden=1,
+        envelope_exponent=6, bond_cutoff=2.5, n_readout_hidden=1, parallel_updates=parallel_updates,
     )  # fmt: skip
     graph = model.graph(*MIXED)
     # Random weights, unlike trained ones, let features grow from block to block.

@@ -11,16 +11,9 @@ from torch import Tensor
 from ase_fastchgnet.graph import GraphBatch
 from ase_fastchgnet.model import readout
 from ase_fastchgnet.model.checkpoint import Checkpoint
-from ase_fastchgnet.model.engine import atom_conv
-from ase_fastchgnet.model.engine.angle_messages import (
-    AngleInputs,
-    AngleUpdateSaved,
-    BondConvSaved,
-    angle_update,
-    angle_update_backward,
-    bond_conv,
-    bond_conv_backward,
-)
+from ase_fastchgnet.model.engine import angle_block, atom_conv
+from ase_fastchgnet.model.engine.angle_block import AngleBlockSaved
+from ase_fastchgnet.model.engine.angle_messages import AngleInputs
 from ase_fastchgnet.model.engine.atom_conv import AtomConvSaved, BondInputs
 from ase_fastchgnet.model.engine.geometry import Geometry, gradients, measure
 from ase_fastchgnet.model.engine.index import GraphIndex, build_index
@@ -50,8 +43,7 @@ class Tape:
     short_weight: Tensor
     angle_basis: Tensor
     atom_convs: list[AtomConvSaved]
-    bond_convs: list[BondConvSaved]
-    angle_updates: list[AngleUpdateSaved]
+    angle_blocks: list[AngleBlockSaved]  # none where there is no angle
     energy: readout.EnergySaved
 
 
@@ -93,25 +85,17 @@ class Engine:
         atoms = w.embedding.index_select(0, graph.numbers - 1)
         short = basis.index_select(0, graph.short_bonds) @ w.bond_embedding
         angles = first_angles
-        atom_convs, bond_convs, angle_updates = [], [], []
+        atom_convs, angle_blocks = [], []
         sites = atoms
         for block, conv in enumerate(w.atom_convs):
             sites = atoms
             kept = keep.take("atom conv", block, graph.n_edges)
             atoms, saved = atom_conv.forward(atoms, short, bonds, index, conv, keep=kept)
             atom_convs.append(saved)
-            if block == len(w.bond_convs) or index.n_angles == 0:
-                continue
-            inputs = AngleInputs(atoms, short, angles)
-            kept = keep.take("bond conv", block, graph.n_angles)
-            short, saved_bonds = bond_conv(inputs, short_weight, index, w.bond_convs[block], keep=kept)
-            bond_convs.append(saved_bonds)
-            if block < len(w.angle_updates):
-                updated = angles @ w.angle_embedding if block == 0 else angles.clone()
+            if block < len(w.bond_convs) and index.n_angles > 0:
                 inputs = AngleInputs(atoms, short, angles)
-                kept = keep.take("angle update", block, graph.n_angles)
-                angle_updates.append(angle_update(inputs, index, w.angle_updates[block], out=updated, keep=kept))
-                angles = updated
+                short, angles, saved_angles = angle_block.forward(inputs, short_weight, index, w, block, keep.take)
+                angle_blocks.append(saved_angles)
 
         energy, normed, energy_saved = readout.energies(atoms, w.readout_norm, w.readout)
         output = ModelOutput(
@@ -126,7 +110,7 @@ class Engine:
         )
         return Tape(
             output, graph, index, geometry, bonds, short_basis, short_weight, first_angles,
-            atom_convs, bond_convs, angle_updates, energy_saved,
+            atom_convs, angle_blocks, energy_saved,
         )  # fmt: skip
 
     @torch.inference_mode()
@@ -137,18 +121,12 @@ class Engine:
         grad_short_weight = torch.zeros_like(tape.short_weight)
         grad_atoms = readout.energies_backward(tape.energy, w.readout_norm, w.readout)
         grad_short = torch.zeros_like(tape.atom_convs[0].short)
-        grad_angles = torch.zeros_like(tape.bond_convs[-1].inputs.angles if tape.bond_convs else tape.angle_basis)
+        grad_angles = torch.zeros_like(angle_block.angles_read_last(tape.angle_blocks, tape.angle_basis))
         for block in reversed(range(len(w.atom_convs))):
-            if block < len(tape.angle_updates):
-                # The residual. Later blocks share one array: rows are read before they are added to.
-                grad_inputs = grad_angles @ w.angle_embedding.T if block == 0 else grad_angles
-                grad = AngleInputs(grad_atoms, grad_short, grad_inputs)
-                angle_update_backward(grad_angles, tape.angle_updates[block], index, w.angle_updates[block], grad=grad)
-                grad_angles = grad_inputs
-            if block < len(tape.bond_convs):
-                bond_conv_backward(
-                    tape.bond_convs[block], tape.short_weight, index, w.bond_convs[block],
-                    grad=AngleInputs(grad_atoms, grad_short, grad_angles), grad_weight=grad_short_weight,
+            if block < len(tape.angle_blocks):
+                grad_angles = angle_block.backward(
+                    AngleInputs(grad_atoms, grad_short, grad_angles), tape.angle_blocks[block],
+                    tape.short_weight, index, w, block, grad_weight=grad_short_weight,
                 )  # fmt: skip
             through = atom_conv.backward(
                 grad_atoms, tape.atom_convs[block], tape.bonds, index, w.atom_convs[block],
