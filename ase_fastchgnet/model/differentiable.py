@@ -78,10 +78,12 @@ def features(
     for block, conv in enumerate(w.atom_convs):
         sites = atoms
         atoms = _atom_conv(atoms, short, basis, weight, index, conv)
+        before = short
         if block < len(w.bond_convs):
             short = _bond_conv(atoms, short, angles, short_weight, index, w.bond_convs[block])
         if block < len(w.angle_updates):
-            update = _angle_message(atoms, short, angles, index, w.angle_updates[block], None)
+            read = before if config.parallel_updates else short
+            update = _angle_message(atoms, read, angles, index, w.angle_updates[block], None)
             angles = _add(_linear(angles, w.angle_embedding) if block == 0 else angles, update)
 
     return Features(

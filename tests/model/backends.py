@@ -3,14 +3,18 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from ase import Atoms
+from torch import Tensor
 
 from ase_fastchgnet.graph import Cutoffs, GraphBatch, build_batch
-from ase_fastchgnet.model.checkpoint import Checkpoint
+from ase_fastchgnet.model.checkpoint import Checkpoint, load_checkpoint
+from ase_fastchgnet.model.config import ModelConfig
 from ase_fastchgnet.model.engine import Engine
 from ase_fastchgnet.model.output import ModelOutput
+from ase_fastchgnet.model.parameters import Parameters, stock_shapes
 from ase_fastchgnet.model.reference import ReferenceModel
 from tests.structures import STRUCTURES
 
@@ -53,6 +57,25 @@ class Model:
     def graph(self, *structures: str | Atoms) -> GraphBatch:
         """A batch of these structures, given as they are or by name."""
         return build_batch([STRUCTURES[s] if isinstance(s, str) else s for s in structures], self.cutoffs)
+
+
+def random_checkpoint(**changes: Any) -> Checkpoint:
+    """A configuration that was never released, with random weights under which every part of the model has a say."""
+    values = load_checkpoint("0.3.0").config.to_dict() | {"n_radial": 7, "n_angular": 5}
+    config = ModelConfig(**(values | changes))
+    random = torch.Generator().manual_seed(1)
+
+    def weight(name: str, shape: tuple[int, ...]) -> Tensor:
+        x = torch.randn(shape, generator=random, dtype=torch.float64)
+        if "frequencies" in name:
+            return (torch.pi if "rbf" in name else 1.0) * torch.arange(1, len(x) + 1) + 0.05 * x
+        if name.endswith("weight") and len(shape) == 1:  # of a layer norm
+            return 1 + 0.1 * x
+        return x if "embedding" in name else x / shape[-1] ** 0.5
+
+    state = {name: weight(name, shape) for name, shape in stock_shapes(config).items()}
+    parameters = Parameters.from_state_dict(state, config)
+    return Checkpoint(name="random", config=config, parameters=parameters, sha256="0" * 64)
 
 
 def assert_close(found: ModelOutput, expected: ModelOutput, tolerance: float = TOLERANCE) -> None:

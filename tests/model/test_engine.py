@@ -1,19 +1,22 @@
 """The engine computes what the reference computes, whatever else is in the batch."""
 
-from typing import Any
-
 import pytest
 import torch
-from torch import Tensor
 
 from ase_fastchgnet import load_checkpoint
-from ase_fastchgnet.model.checkpoint import Checkpoint
-from ase_fastchgnet.model.config import ModelConfig
 from ase_fastchgnet.model.engine import Engine
-from ase_fastchgnet.model.parameters import Parameters, stock_shapes
 from ase_fastchgnet.model.reference import ReferenceModel
 from tests.closeness import assert_no_worse_than_plain
-from tests.model.backends import MIXED, MODELS, TOLERANCE, Model, assert_close, assert_same_bits, systems
+from tests.model.backends import (
+    MIXED,
+    MODELS,
+    TOLERANCE,
+    Model,
+    assert_close,
+    assert_same_bits,
+    random_checkpoint,
+    systems,
+)
 from tests.structures import STRUCTURES
 
 
@@ -74,22 +77,6 @@ def test_a_system_without_angles_gets_no_bias_from_one_with_angles(oldest: Model
         assert_close(list(systems(oldest.engine.evaluate(graph), graph))[names.index(alone)], expected)
 
 
-def random_model(**changes: Any) -> Model:
-    """A configuration that was never released, with random weights."""
-    config = ModelConfig(**(load_checkpoint("0.3.0").config.to_dict() | {"n_radial": 7, "n_angular": 5} | changes))
-    random = torch.Generator().manual_seed(1)
-
-    def weight(name: str, shape: tuple[int, ...]) -> Tensor:
-        x = torch.randn(shape, generator=random, dtype=torch.float64)
-        if "frequencies" in name:
-            return (torch.pi if "rbf" in name else 1.0) * torch.arange(1, len(x) + 1) + 0.05 * x
-        return x if "embedding" in name else x / shape[-1] ** 0.5
-
-    state = {name: weight(name, shape) for name, shape in stock_shapes(config).items()}
-    parameters = Parameters.from_state_dict(state, config)
-    return Model(Checkpoint(name="random", config=config, parameters=parameters, sha256="0" * 64))
-
-
 @pytest.mark.parametrize("n_blocks", [2, 3, 5])
 @pytest.mark.parametrize("gated_norm", [True, False])
 @pytest.mark.parametrize("mlp_out_bias", [True, False])
@@ -97,10 +84,11 @@ def random_model(**changes: Any) -> Model:
 def test_the_engine_equals_the_reference_for_any_configuration(
     n_blocks: int, gated_norm: bool, mlp_out_bias: bool, parallel_updates: bool
 ) -> None:
-    model = random_model(
+    checkpoint = random_checkpoint(
         n_blocks=n_blocks, gated_norm=gated_norm, readout_norm=not gated_norm, mlp_out_bias=mlp_out_bias,
         envelope_exponent=6, bond_cutoff=2.5, n_readout_hidden=1, parallel_updates=parallel_updates,
     )  # fmt: skip
+    model = Model(checkpoint)
     graph = model.graph(*MIXED)
     # Random weights, unlike trained ones, let features grow from block to block.
     assert_close(model.engine.evaluate(graph), model.reference.evaluate(graph), 10 * TOLERANCE)
