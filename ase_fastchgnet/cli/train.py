@@ -59,6 +59,9 @@ Replay = Annotated[
         rich_help_panel="Data",
     ),
 ]
+NoCheck = Annotated[
+    bool, typer.Option("--no-check", metavar="", help="Take labels as they are.", rich_help_panel="Data")
+]
 Config = Annotated[
     Path | None,
     typer.Option(
@@ -118,6 +121,7 @@ def train(
     ] = None,
     validation: Validation = "0.1",
     test: Test = None,
+    no_check: NoCheck = False,
     config: Config = None,
     save_every: SaveEvery = 60.0,
     resume: Resume = False,
@@ -143,7 +147,7 @@ def train(
     """
     chosen = _config(TrainConfig(), config, settings)
     files = {"validation": validation, "test": test, "out": out, "resume": resume, "overwrite": overwrite}
-    _run(chosen, data, model, None, **files, save_every=save_every, device=device)
+    _run(chosen, data, model, None, **files, check=not no_check, save_every=save_every, device=device)
 
 
 @with_settings(FINETUNE)
@@ -156,6 +160,7 @@ def finetune(
     validation: Validation = "0.1",
     test: Test = None,
     replay: Replay = None,
+    no_check: NoCheck = False,
     config: Config = None,
     save_every: SaveEvery = 60.0,
     resume: Resume = False,
@@ -178,7 +183,7 @@ def finetune(
     """
     chosen = _config(FINETUNE, config, settings)
     files = {"validation": validation, "test": test, "out": out, "resume": resume, "overwrite": overwrite}
-    _run(chosen, data, model, replay, **files, save_every=save_every, device=device)
+    _run(chosen, data, model, replay, **files, check=not no_check, save_every=save_every, device=device)
 
 
 def _config(defaults: TrainConfig, file: Path | None, settings: Mapping[str, Any]) -> TrainConfig:

@@ -11,9 +11,11 @@ import torch
 from ase import Atoms
 
 from ase_fastchgnet.graph import Cutoffs
-from ase_fastchgnet.model.checkpoint import Checkpoint
+from ase_fastchgnet.model.checkpoint import Checkpoint, load_checkpoint
+from ase_fastchgnet.train.checks import check_labels
 from ase_fastchgnet.train.config import TrainConfig
 from ase_fastchgnet.train.distributed import Ranks
+from ase_fastchgnet.train.initial import UNTRAINED
 from ase_fastchgnet.train.labels import Labelled, read_labelled
 from ase_fastchgnet.train.reference_energies import refit
 from ase_fastchgnet.train.replay import replayed
@@ -49,6 +51,7 @@ def gather_material(
     validation: Source | float,
     test: Mapping[str, Source] | None,
     replay: Sequence[Atoms] | None,
+    check: bool,
 ) -> Material:
     """Everything is read by the main process, and sent to the others."""
     if not team.is_main:
@@ -64,6 +67,8 @@ def gather_material(
     parts = {TRAINING: training, VALIDATION: held_out} | {name: read(source) for name, source in (test or {}).items()}
     parts = {name: labelled for name, labelled in parts.items() if labelled}
     checksums = {name: checksum(labelled) for name, labelled in parts.items()}
+    if check:
+        look_at(training + parts.get(VALIDATION, []), start, team.device)
     if config.reference_energies == "refit":
         fitted = refit(training, start, device=team.device)
         _log.info("%s", fitted)
@@ -95,6 +100,16 @@ def split(labelled: list[Labelled], share: float, seed: int) -> tuple[list[Label
     chosen = set(np.random.default_rng([seed, 1]).permutation(len(labelled))[:count].tolist())
     kept = [one for number, one in enumerate(labelled) if number not in chosen]
     return kept, [one for number, one in enumerate(labelled) if number in chosen]
+
+
+def look_at(labelled: Sequence[Labelled], start: Checkpoint, device: torch.device) -> None:
+    """Say what is found in the data; ValueError if it would teach something wrong."""
+    # Random weights know nothing of units and signs.
+    known = load_checkpoint("0.3.0") if start.name == UNTRAINED else start
+    report = check_labels(labelled, known, device=device)
+    if report.errors:
+        raise ValueError(f"{report}\nPut this right, or train on it as it is with check=False (--no-check)")
+    _log.info("%s", report)
 
 
 def checksum(labelled: Sequence[Labelled]) -> str:

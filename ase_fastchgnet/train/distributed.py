@@ -67,7 +67,7 @@ class Ranks:
         """A module whose gradients are averaged over all processes in every backward pass."""
         if self.size == 1:
             return network
-        return DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
+        return DistributedDataParallel(network, gradient_as_bucket_view=True)
 
 
 @contextmanager

@@ -9,6 +9,8 @@ from ase_fastchgnet.model.checkpoint import Checkpoint
 from ase_fastchgnet.model.config import REFERENCE_ENERGIES, ModelConfig
 from ase_fastchgnet.model.parameters import Parameters, stock_shapes
 
+UNTRAINED = "untrained"  # name of a model of random weights
+
 
 def untrained(config: ModelConfig, seed: int) -> Checkpoint:
     """Random weights, drawn as torch and stock chgnet draw them; reference energies are zero.
@@ -20,7 +22,7 @@ def untrained(config: ModelConfig, seed: int) -> Checkpoint:
     shapes = stock_shapes(config)
     state = {name: _drawn(name, shape, shapes, generator) for name, shape in shapes.items()}
     parameters = Parameters.from_state_dict(state, config)
-    return Checkpoint(name="untrained", config=config, parameters=parameters, sha256=f"untrained, seed {seed}")
+    return Checkpoint(name=UNTRAINED, config=config, parameters=parameters, sha256=f"untrained, seed {seed}")
 
 
 def _drawn(name: str, shape: tuple[int, ...], shapes: dict[str, tuple[int, ...]], generator: torch.Generator) -> Tensor:

@@ -44,7 +44,7 @@ class Training:
 
     def __str__(self) -> str:
         """A table of mean absolute errors before and after."""
-        rows = [("mean absolute errors", "", "energy", "force", "stress", "moment")]
+        rows: list[tuple[str, ...]] = [("mean absolute errors", "", "energy", "force", "stress", "moment")]
         rows.append(("", "", "meV/atom", "meV/Å", "GPa", "μB"))
         for name, (errors, _) in self.after.items():
             rows += [(name, "before", *_cells(self.before[name][0])), ("", "after", *_cells(errors))]
@@ -73,6 +73,7 @@ def train(
     validation: Source | float = 0.1,
     test: Mapping[str, Source] | None = None,
     replay: Sequence[Atoms] | None = None,
+    check: bool = True,
     device: str | None = None,
     save_every: float = 60.0,
     resume: bool = False,
@@ -90,6 +91,7 @@ def train(
     validation  data that the best epoch is chosen by, or the share of `data` that is put aside for it
     test        more data, by name, of which errors are taken before and after and nothing else
     replay      structures that the model is to keep its opinion of; see `finetune`
+    check       look for wrong units and signs, outliers and duplicates, say what was found, and stop if that is wrong
     device      "cpu", "cuda" or "cuda:N"; None: CUDA if there is one
     save_every  s, from one state to the next within an epoch
     resume      go on from the state in `out`, if there is one: on a CPU the weights are to the last bit what they would
@@ -108,7 +110,9 @@ def train(
         share = _share(config, team)
         if team.is_main:
             folder.prepare(resume=resume, overwrite=overwrite)
-        material = gather_material(data, start, config, team, validation=validation, test=test, replay=replay)
+        material = gather_material(
+            data, start, config, team, validation=validation, test=test, replay=replay, check=check
+        )
         sets = _datasets(material, folder, team)
         network = Network(material.start, dtype=DTYPES[config.dtype]).to(team.device)
         freeze_layers(network, config.freeze)

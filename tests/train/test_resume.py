@@ -1,0 +1,78 @@
+"""A run that is killed goes on as if it had not been: real processes, SIGKILL, and files compared byte by byte."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import safetensors
+from command import COMMAND, environment
+
+from tests.train.material import write_labelled
+
+SETTINGS = ["--epochs=2", "--batch-size=1", "--save-every=0", "--learning-rate=0.002", "--test=test.extxyz"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data, and a run that nothing has interrupted."""
+    where = tmp_path_factory.mktemp("resume")
+    write_labelled(where / "data.extxyz", 24)
+    write_labelled(where / "test.extxyz", 2, seed=1)
+    subprocess.run(command("whole"), cwd=where, env=environment(), check=True, capture_output=True, timeout=200)
+    return where
+
+
+def command(out: str, *more: str) -> list[str]:
+    return [*COMMAND, "finetune", "data.extxyz", "--out", out, *SETTINGS, *more]
+
+
+def place(path: Path) -> tuple[int, int]:
+    """Epoch, and batches done in it, of a saved state."""
+    if not path.exists():
+        return 0, 0
+    with safetensors.safe_open(path, framework="np") as file:
+        sampler = json.loads(file.metadata()["position"])["sampler"]
+    return sampler["epoch"], sampler["done"]
+
+
+def kill_when(arguments: list[str], where: Path, reached: Callable[[], bool]) -> None:
+    """Starts a process and kills it as soon as `reached`; it is halted for every look, so that nothing is missed."""
+    with open(where / "said.txt", "w") as said:
+        process = subprocess.Popen(arguments, cwd=where, env=environment(), stderr=said)
+    try:
+        for _ in range(20_000):
+            time.sleep(0.01)
+            os.kill(process.pid, signal.SIGSTOP)
+            if reached():
+                return
+            os.kill(process.pid, signal.SIGCONT)
+            assert process.poll() is None, (where / "said.txt").read_text()
+        raise AssertionError("the place where it was to be killed was never reached")
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_run_killed_twice_in_the_middle_of_an_epoch_ends_with_the_same_bytes(folder: Path) -> None:
+    state = folder / "killed" / "state.safetensors"
+    kill_when(command("killed"), folder, lambda: place(state) == (0, 10))
+    kill_when(command("killed", "--resume"), folder, lambda: place(state) == (1, 18))
+    done = subprocess.run(
+        command("killed", "--resume"), cwd=folder, env=environment(), capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 0, done.stderr
+    assert "going on from step 40 of 44" in done.stderr
+    for name in ("model.safetensors", "errors.json", "config.json", "run.json"):
+        assert (folder / "killed" / name).read_bytes() == (folder / "whole" / name).read_bytes(), name
+    for name in ("steps.csv", "epochs.csv"):
+        assert without_times(folder / "killed" / name) == without_times(folder / "whole" / name)
+
+
+def without_times(path: Path) -> list[str]:
+    """Rows of a log; the last column is about time."""
+    return [line.rpartition(",")[0] for line in path.read_text().splitlines()]
