@@ -24,18 +24,17 @@ def deal_lpt(costs: Floats, n_ranks: int) -> list[Longs]:
 
     Longest processing time first (Graham 1969), here with counts that differ by one at most.
     """
-    least, spare = divmod(len(costs), n_ranks)
+    least, spare = divmod(len(costs), n_ranks)  # so many ranks have one more
     shares: list[list[int]] = [[] for _ in range(n_ranks)]
-    loads = [(0.0, rank) for rank in range(n_ranks)]
-    for number in np.argsort(-costs, kind="stable").tolist():
-        while True:
-            load, rank = heapq.heappop(loads)
-            share = shares[rank]
-            if len(share) < least or (len(share) == least and spare):
-                break  # else it is full, and stays out of the heap
+    loads = [(0.0, rank) for rank in range(n_ranks)]  # a heap
+    order = np.argsort(-costs, kind="stable")
+    for number, cost in zip(order.tolist(), costs[order].tolist(), strict=True):
+        while len(share := shares[loads[0][1]]) > least or (len(share) == least and not spare):
+            heapq.heappop(loads)  # full
         spare -= len(share) == least
         share.append(number)
-        heapq.heappush(loads, (load + float(costs[number]), rank))
+        load, rank = loads[0]
+        heapq.heapreplace(loads, (load + cost, rank))
     return [np.array(share, dtype=np.int64) for share in shares]
 
 
