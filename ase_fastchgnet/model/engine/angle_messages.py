@@ -1,4 +1,4 @@
-"""BondConv, AngleUpdate, and both at once: gated MLPs on angles. Each forward has its adjoint directly below."""
+"""BondConv and AngleUpdate: gated MLPs on angles. Each forward has its adjoint directly below."""
 
 from typing import NamedTuple
 
@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from ase_fastchgnet.model.engine.index import GraphIndex
-from ase_fastchgnet.model.engine.weights import AngleWeights, BondConvWeights, PairWeights
-from fastchgnet_kernels import gated_message, gated_pair, gated_update, segment_sum
+from ase_fastchgnet.model.engine.weights import AngleWeights, BondConvWeights
+from fastchgnet_kernels import gated_message, gated_update, segment_sum
 from fastchgnet_kernels.gated_message import Dense, Kept, Rows, Scratch, Weighting
 
 
@@ -34,7 +34,10 @@ def bond_conv(
         index.angle_segments,
         keep=keep,
     )
-    return _updated(inputs.short, message * weight, index, w), BondConvSaved(inputs, message, kept)
+    updated = torch.addmm(inputs.short, message * weight, w.out)
+    if w.out_bias is not None:
+        updated.add_(index.has_angles.index_select(0, index.short_bonds)[:, None] * w.out_bias)
+    return updated, BondConvSaved(inputs, message, kept)
 
 
 def bond_conv_backward(
@@ -86,65 +89,8 @@ def angle_update_backward(
     _table_backward(grad_table, index, w, grad)
 
 
-class PairSaved(NamedTuple):
-    inputs: AngleInputs
-    message: Tensor  # (short, 64) summed, before the receiving bond's weight
-    kept: gated_pair.Kept | None
-
-
-def pair(
-    inputs: AngleInputs, weight: Tensor, index: GraphIndex, w: PairWeights, *, out: Tensor, keep: Scratch | None
-) -> tuple[Tensor, PairSaved]:
-    """`bond_conv` and `angle_update` of the same inputs, whose rows are gathered once."""
-    message, kept = gated_pair.forward(
-        _rows(inputs, index, w),
-        w.message,
-        w.update,
-        Weighting(weight, index.angle_sender),
-        index.angle_segments,
-        out=out,
-        keep=keep,
-    )
-    return _updated(inputs.short, message * weight, index, w), PairSaved(inputs, message, kept)
-
-
-def pair_backward(
-    grad_updated: Tensor,
-    saved: PairSaved,
-    weight: Tensor,
-    index: GraphIndex,
-    w: PairWeights,
-    *,
-    grad: AngleInputs,
-    grad_weight: Tensor,
-) -> None:
-    """As `bond_conv_backward`; `grad_updated` is that of the updated angles."""
-    grad_message = grad.short @ w.out.T
-    grad_weight.addcmul_(grad_message, saved.message)
-    grad_table, grad_sender = gated_pair.backward(
-        grad_message.mul_(weight),
-        grad_updated,
-        _rows(saved.inputs, index, w),
-        w.message,
-        w.update,
-        Weighting(weight, index.angle_sender),
-        index.angle_segments,
-        grad_x=grad.angles,
-        kept=saved.kept,
-    )
-    grad_weight.add_(grad_sender)
-    _table_backward(grad_table, index, w, grad)
-
-
-def _updated(short: Tensor, message: Tensor, index: GraphIndex, w: BondConvWeights | PairWeights) -> Tensor:
-    updated = torch.addmm(short, message, w.out)
-    if w.out_bias is not None:
-        updated.add_(index.has_angles.index_select(0, index.short_bonds)[:, None] * w.out_bias)
-    return updated
-
-
-def _rows(inputs: AngleInputs, index: GraphIndex, w: AngleWeights | PairWeights) -> Rows:
-    """First layer per operand: [receiving short edges, with their centre | sending short bonds], 3 short rows."""
+def _rows(inputs: AngleInputs, index: GraphIndex, w: AngleWeights) -> Rows:
+    """First layer per operand: [receiving short edges, with their centre | sending short bonds], (3 short, 128)."""
     n_short = inputs.short.shape[0]
     table = inputs.short.new_empty(3 * n_short, w.bias.shape[0])
     centers = torch.addmm(w.bias, inputs.atoms, w.center)
@@ -154,7 +100,7 @@ def _rows(inputs: AngleInputs, index: GraphIndex, w: AngleWeights | PairWeights)
     return Rows(table, index.angle_rows, Dense(inputs.angles, w.angle))
 
 
-def _table_backward(grad_table: Tensor, index: GraphIndex, w: AngleWeights | PairWeights, grad: AngleInputs) -> None:
+def _table_backward(grad_table: Tensor, index: GraphIndex, w: AngleWeights, grad: AngleInputs) -> None:
     n_short = grad.short.shape[0]
     grad_receiving = grad_table[: 2 * n_short]
     grad.short.addmm_(grad_receiving.view(n_short, 2, -1).sum(1), w.receiving.T)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ase_fastchgnet.model.checkpoint import Checkpoint
-from ase_fastchgnet.model.parameters import GatedMLP, LayerNorm, Linear, Parameters
+from ase_fastchgnet.model.parameters import DirectReadout, GatedMLP, LayerNorm, Linear, Parameters
 from fastchgnet_kernels.gated_message import GatedWeights
 
 
@@ -47,21 +47,6 @@ class BondConvWeights:
 
 
 @dataclass(frozen=True, slots=True)
-class PairWeights:
-    """BondConv and AngleUpdate of the same inputs, their first layers side by side: [BondConv | AngleUpdate]."""
-
-    receiving: Tensor  # (64, 256)
-    sending: Tensor  # (64, 256)
-    angle: Tensor  # (64, 256); in block 0 (n_angular, 256), with the angle embedding folded in
-    center: Tensor  # (64, 256)
-    bias: Tensor  # (256,)
-    message: GatedWeights
-    update: GatedWeights
-    out: Tensor  # (64, 64)
-    out_bias: Tensor | None  # (64,)
-
-
-@dataclass(frozen=True, slots=True)
 class EngineWeights:
     embedding: Tensor  # (94, 64)
     atom_frequencies: Tensor
@@ -74,12 +59,13 @@ class EngineWeights:
     atom_convs: tuple[AtomConvWeights, ...]  # n_blocks
     bond_convs: tuple[BondConvWeights, ...]  # n_blocks - 1
     angle_updates: tuple[AngleWeights, ...]  # n_blocks - 2: nothing reads the last one
-    pairs: tuple[PairWeights, ...]  # as many with parallel updates, else none
+    parallel_updates: bool
     magmom: Tensor  # (64, 1)
     magmom_bias: Tensor  # (1,)
     readout_norm: LayerNorm | None
     readout: tuple[Linear, ...]
     reference_energies: Tensor  # (94,) float64
+    direct_readout: DirectReadout | None
 
 
 def pack(checkpoint: Checkpoint, dtype: torch.dtype, device: str) -> EngineWeights:
@@ -90,14 +76,6 @@ def pack(checkpoint: Checkpoint, dtype: torch.dtype, device: str) -> EngineWeigh
         return x.to(dtype).contiguous()
 
     plain = checkpoint.parameters.to(dtype=dtype, device=device)
-    bond_convs = tuple(
-        BondConvWeights(_angle_weights(conv.mlp, p, block, dtype), cast(conv.out.weight.T), _bias(conv.out, dtype))
-        for block, conv in enumerate(p.bond_convs)
-    )
-    angle_updates = tuple(
-        _angle_weights(update.mlp, p, block, dtype) for block, update in enumerate(p.angle_updates[:-1])
-    )
-    pairs = tuple(map(_pair, bond_convs, angle_updates)) if checkpoint.config.parallel_updates else ()
     return EngineWeights(
         embedding=plain.embedding,
         atom_frequencies=plain.atom_frequencies,
@@ -108,14 +86,20 @@ def pack(checkpoint: Checkpoint, dtype: torch.dtype, device: str) -> EngineWeigh
         bond_weights=cast(p.bond_weights.T),
         angle_embedding=cast(p.angle_embedding.T),
         atom_convs=tuple(_atom_conv(p, block, dtype) for block in range(len(p.atom_convs))),
-        bond_convs=bond_convs,
-        angle_updates=angle_updates,
-        pairs=pairs,
+        bond_convs=tuple(
+            BondConvWeights(_angle_weights(conv.mlp, p, block, dtype), cast(conv.out.weight.T), _bias(conv.out, dtype))
+            for block, conv in enumerate(p.bond_convs)
+        ),
+        angle_updates=tuple(
+            _angle_weights(update.mlp, p, block, dtype) for block, update in enumerate(p.angle_updates[:-1])
+        ),
+        parallel_updates=checkpoint.config.parallel_updates,
         magmom=cast(p.site_wise.weight.T),
         magmom_bias=cast(_required(p.site_wise.bias)),
         readout_norm=plain.readout_norm,
         readout=plain.readout,
         reference_energies=p.reference_energies,
+        direct_readout=plain.direct_readout,
     )
 
 
@@ -152,21 +136,6 @@ def _angle_weights(mlp: GatedMLP, p: Parameters, block: int, dtype: torch.dtype)
         center=center.to(dtype).contiguous(),
         bias=bias.to(dtype),
         gated=_gated(mlp, dtype),
-    )
-
-
-def _pair(conv: BondConvWeights, update: AngleWeights) -> PairWeights:
-    a, b = conv.message, update
-    return PairWeights(
-        receiving=torch.cat([a.receiving, b.receiving], 1),
-        sending=torch.cat([a.sending, b.sending], 1),
-        angle=torch.cat([a.angle, b.angle], 1),
-        center=torch.cat([a.center, b.center], 1),
-        bias=torch.cat([a.bias, b.bias]),
-        message=a.gated,
-        update=b.gated,
-        out=conv.out,
-        out_bias=conv.out_bias,
     )
 
 
