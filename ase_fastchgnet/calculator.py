@@ -5,7 +5,7 @@ import inspect
 import logging
 import warnings
 from collections.abc import Collection, Iterable
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ from ase_fastchgnet.evaluation.evaluator import PROPERTIES, evaluate
 from ase_fastchgnet.evaluation.isolated import IsolatedGuard, IsolatedPolicy, check_isolated_policy
 from ase_fastchgnet.evaluation.moving import MovingBatch
 from ase_fastchgnet.evaluation.prediction import Array, Prediction, predictions_of
-from ase_fastchgnet.evaluation.source import ModelSource, check_source, load_weights, portable_name
+from ase_fastchgnet.evaluation.source import Forces, ModelSource, check_source, load_weights, portable_name
 from ase_fastchgnet.graph import Cutoffs, GraphBatch, NeighborCache
 from ase_fastchgnet.graph.validate import MAX_NUMBER
 from ase_fastchgnet.model.checkpoint import Checkpoint
@@ -56,7 +56,8 @@ class FastCHGNet(Calculator):
     model              a released name ("0.3.0", "0.2.0", "r2scan"), a path, or a Checkpoint
     device             "cpu", "cuda" or "cuda:N"; None: the environment's FASTCHGNET_DEVICE, else CUDA if there is one
     dtype              "float32" or "float64"
-    forces             "conservative", exact derivatives of the energy
+    forces             "conservative", exact derivatives of the energy, or "direct": predicted in the forward pass, in
+                       a fraction of the time, with the errors that the model's card states.  Energies do not change
     backend            "auto", "torch" (the engine), or "reference" (autograd: slow, for checking)
     skin               Å; neighbours are searched again once atoms have moved half of it.  Does not change results
     deterministic      repeatable to the last bit; holds on a CPU whatever the value
@@ -77,7 +78,7 @@ class FastCHGNet(Calculator):
         *,
         device: str | None = None,
         dtype: str = "float32",
-        forces: Literal["conservative"] = "conservative",
+        forces: Forces = "conservative",
         backend: str = "auto",
         skin: float = 1.0,
         deterministic: bool = False,
@@ -122,10 +123,11 @@ class FastCHGNet(Calculator):
 
     def __repr__(self) -> str:
         option = self.parameters
+        forces = "" if option["forces"] == "conservative" else f"forces={option['forces']!r}, "
         device = self._backend.device if self._backend else requested_device(option["device"]) or "auto"
         return (
             f"FastCHGNet({option['model']!r}, device='{device}', dtype={option['dtype']!r}, "
-            f"backend={resolve_backend(option['backend'])!r})"
+            f"{forces}backend={resolve_backend(option['backend'])!r})"
         )
 
     @property
@@ -144,12 +146,12 @@ class FastCHGNet(Calculator):
 
     def _load_checkpoint(self) -> Checkpoint:
         if self._checkpoint is None:
-            self._checkpoint = load_weights(self._source)
+            self._checkpoint = load_weights(self._source, self.parameters["forces"])
         return self._checkpoint
 
     def _load_backend(self) -> Backend:
         if self._backend is None:
-            names = ("dtype", "device", "backend")
+            names = ("dtype", "device", "forces", "backend")
             self._backend = load_backend(self._load_checkpoint(), **{name: self.parameters[name] for name in names})
             _log.info("using %r", self)
         return self._backend
@@ -219,13 +221,13 @@ class FastCHGNet(Calculator):
 
         What `ase_fastchgnet.evaluate` does; neither `results` nor the last geometry are touched.
         """
-        names = ("dtype", "device", "backend", "on_isolated_atoms")
+        names = ("dtype", "device", "forces", "backend", "on_isolated_atoms")
         options = {name: self.parameters[name] for name in names}
         return evaluate(structures, self._load_checkpoint(), properties=properties, **options)
 
     def chunk_options(self, properties: Collection[str] = PROPERTIES) -> ChunkOptions:
         """This calculator's model and options for `evaluate_chunk`, which workers run."""
-        names = ("dtype", "device", "backend", "on_isolated_atoms")
+        names = ("dtype", "device", "forces", "backend", "on_isolated_atoms")
         options = {name: self.parameters[name] for name in names}
         return ChunkOptions(model=self._source, gradient=not {"forces", "stress"}.isdisjoint(properties), **options)
 
@@ -304,12 +306,8 @@ def _make(kind: type[FastCHGNet], options: dict[str, Any]) -> FastCHGNet:
 
 def _check(options: dict[str, Any]) -> None:
     """Raises what can be found wrong with the options without loading anything."""
-    check_options(**{name: options[name] for name in ("dtype", "device", "backend")})
+    check_options(**{name: options[name] for name in ("dtype", "device", "forces", "backend")})
     check_isolated_policy(options["on_isolated_atoms"])
-    if options["forces"] == "direct":
-        raise NotImplementedError("forces='direct' is not in this version; use forces='conservative'")
-    if options["forces"] != "conservative":
-        raise ValueError(f"forces={options['forces']!r}: expected 'conservative'")
     if not 0 <= options["skin"] < np.inf:
         raise ValueError(f"skin={options['skin']!r}: expected a length of 0 Å or more")
 

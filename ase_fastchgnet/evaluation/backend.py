@@ -14,12 +14,13 @@ from ase_fastchgnet.model.engine import Engine
 from ase_fastchgnet.model.output import ModelOutput
 from ase_fastchgnet.model.reference import ReferenceModel
 
-from .source import ModelSource, load_weights
+from .source import Forces, ModelSource, load_weights
 
 BackendName = Literal["torch", "reference"]
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 BACKENDS = ("auto", "torch", "reference")
+FORCES = ("conservative", "direct")
 DEVICE_VARIABLE = "FASTCHGNET_DEVICE"
 
 
@@ -40,7 +41,7 @@ class Model(Protocol):
         """Everything but the gradient: a Tape."""
 
     def backward(self, tape: Any) -> tuple[Tensor, Tensor]:
-        """Forces (atoms, 3) eV/Å and virials (systems, 3, 3) eV."""
+        """Forces (atoms, 3) eV/Å and virials (systems, 3, 3) eV, by the adjoint or by the direct readout."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,21 +75,33 @@ class Backend:
 
 @torch.inference_mode(False)  # as in load_weights
 def load_backend(
-    model: ModelSource = "0.3.0", *, dtype: str = "float32", device: str | None = None, backend: str = "auto"
+    model: ModelSource = "0.3.0",
+    *,
+    dtype: str = "float32",
+    device: str | None = None,
+    forces: Forces = "conservative",
+    backend: str = "auto",
 ) -> Backend:
     """The backend for these options; the same object as before if it is among the last few in use."""
-    check_options(dtype=dtype, device=device, backend=backend)
-    return _load(load_weights(model), DTYPES[dtype], resolve_device(device), resolve_backend(backend))
+    check_options(dtype=dtype, device=device, forces=forces, backend=backend)
+    return _load(load_weights(model, forces), DTYPES[dtype], resolve_device(device), forces, resolve_backend(backend))
 
 
 @functools.lru_cache(maxsize=8)
-def _load(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device, name: BackendName) -> Backend:
-    kind = ReferenceModel if name == "reference" else Engine
-    return Backend(name, checkpoint, dtype, device, kind(checkpoint, dtype=dtype, device=str(device)))
+def _load(
+    checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device, forces: Forces, name: BackendName
+) -> Backend:
+    if name == "reference":
+        return Backend(name, checkpoint, dtype, device, ReferenceModel(checkpoint, dtype=dtype, device=str(device)))
+    return Backend(name, checkpoint, dtype, device, Engine(checkpoint, dtype=dtype, device=str(device), forces=forces))
 
 
-def check_options(*, dtype: str, device: str | None, backend: str) -> None:
+def check_options(*, dtype: str, device: str | None, forces: str, backend: str) -> None:
     """Raises what can be found wrong with the options without loading anything."""
+    if forces not in FORCES:
+        raise ValueError(f"forces={forces!r} is not one of {', '.join(map(repr, FORCES))}")
+    if forces == "direct" and backend == "reference":
+        raise ValueError("backend='reference' is the exact model by autograd: it has no direct forces; use 'auto'")
     if dtype not in DTYPES:
         raise ValueError(f"dtype={dtype!r} is not one of {', '.join(map(repr, DTYPES))}")
     if backend == "triton":

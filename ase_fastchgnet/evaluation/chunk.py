@@ -13,13 +13,13 @@ import torch
 from ase import Atoms
 
 from ase_fastchgnet.graph import GraphBatch, NeighborCache
-from ase_fastchgnet.model.checkpoint import RELEASED, Checkpoint
+from ase_fastchgnet.model.checkpoint import Checkpoint, is_released
 
 from .backend import Backend, load_backend, resolve_device
 from .evaluator import batches, evaluate_batch
 from .isolated import IsolatedGuard, IsolatedPolicy
 from .prediction import Prediction
-from .source import load_weights, portable_name
+from .source import Forces, load_weights, portable_name
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,15 +36,17 @@ class Options(NamedTuple):
     model: str | Checkpoint
     dtype: str
     device: str | None
+    forces: Forces
     backend: str
     on_isolated_atoms: IsolatedPolicy
     gradient: bool  # forces and stress too
 
     def describe(self) -> str:
         """Whose numbers these are, for a file of results."""
-        checkpoint = load_weights(self.model)
-        name = checkpoint.name if checkpoint.name in RELEASED else f"{checkpoint.name} {checkpoint.sha256[:12]}"
-        return f"{name}, {self.dtype}{'' if self.gradient else ', energies only'}"
+        checkpoint = load_weights(self.model, self.forces)
+        kind = ", energies only" if not self.gradient else ", direct forces" if self.forces == "direct" else ""
+        name = checkpoint.name if is_released(checkpoint.name) else f"{checkpoint.name} {checkpoint.sha256[:12]}"
+        return f"{name}, {self.dtype}{kind}"
 
     def for_workers(self, devices: object) -> "Options":
         """The same for processes on `devices`: the model by its name or path, the device the one that each has.
@@ -73,7 +75,7 @@ class ChunkResult(NamedTuple):
 def evaluate_chunk(options: Options, items: Sequence[Item]) -> ChunkResult:
     """Predictions for all items; what is wrong with one is the outcome of that one."""
     start = time.perf_counter()
-    backend = _backend(options.model, options.dtype, options.device, options.backend)
+    backend = _backend(options.model, options.dtype, options.device, options.forces, options.backend)
     outcomes: dict[int, Prediction | str] = {}
     graphs: dict[int, GraphBatch] = {}
     with warnings.catch_warnings(record=True) as noticed:
@@ -99,6 +101,6 @@ def evaluate_chunk(options: Options, items: Sequence[Item]) -> ChunkResult:
 
 
 @functools.lru_cache(maxsize=4)
-def _backend(model: str | Checkpoint, dtype: str, device: str | None, backend: str) -> Backend:
+def _backend(model: str | Checkpoint, dtype: str, device: str | None, forces: Forces, backend: str) -> Backend:
     """Once in a process, not once a chunk."""
-    return load_backend(model, dtype=dtype, device=device, backend=backend)
+    return load_backend(model, dtype=dtype, device=device, forces=forces, backend=backend)

@@ -11,7 +11,7 @@ from ase_fastchgnet.graph import Cutoffs, GraphBatch, NeighborCache, concatenate
 from .backend import Backend, load_backend
 from .isolated import IsolatedGuard, IsolatedPolicy, check_isolated_policy
 from .prediction import Prediction, predictions_of
-from .source import ModelSource
+from .source import Forces, ModelSource
 
 _log = logging.getLogger(__name__)
 
@@ -31,6 +31,7 @@ def evaluate(
     properties: Collection[str] = PROPERTIES,
     device: str | None = None,
     dtype: str = "float32",
+    forces: Forces = "conservative",
     backend: str = "auto",
     on_isolated_atoms: IsolatedPolicy = "warn",
     batch_size: int | None = None,
@@ -38,14 +39,15 @@ def evaluate(
     """Predictions for all structures, in order; nothing is remembered but the loaded weights.
 
     `model` is a released name, a path or a Checkpoint.  Energies and magnetic moments come from the forward pass, so
-    they are always there; forces and stress come together, if `properties` names either.  A batch holds consecutive
-    structures, as many as keep memory bounded and at most `batch_size`; its make-up does not change the results beyond
-    rounding.  A structure that cannot be evaluated raises an error that starts with "system" and its index: ValueError,
-    or StructureTooLargeError (a MemoryError).  A batch that does not fit into memory is halved.
+    they are always there; forces and stress come together, if `properties` names either: as exact derivatives, or with
+    `forces="direct"` as the readout predicts them.  A batch holds consecutive structures, as many as keep memory
+    bounded and at most `batch_size`; its make-up does not change the results beyond rounding.  A structure that cannot
+    be evaluated raises an error that starts with "system" and its index: ValueError, or StructureTooLargeError (a
+    MemoryError).  A batch that does not fit into memory is halved.
     """
     _check_arguments(structures, properties, batch_size)
     check_isolated_policy(on_isolated_atoms)
-    loaded = load_backend(model, dtype=dtype, device=device, backend=backend)
+    loaded = load_backend(model, dtype=dtype, device=device, forces=forces, backend=backend)
     gradient = not {"forces", "stress"}.isdisjoint(properties)
     graphs = _graphs(structures, loaded.cutoffs, on_isolated_atoms)
     predictions: list[Prediction] = []

@@ -3,18 +3,31 @@
 import os
 import pickle
 from pathlib import Path
+from typing import Literal
 
 import torch
 
-from ase_fastchgnet.model.checkpoint import RELEASED, Checkpoint, load_checkpoint
+from ase_fastchgnet.model.checkpoint import DIRECT, RELEASED, Checkpoint, is_released, load_checkpoint
 
+Forces = Literal["conservative", "direct"]
 ModelSource = str | os.PathLike[str] | Checkpoint
 
 
 @torch.inference_mode(False)  # tensors made in that mode could never be used outside of it, and these outlive the call
-def load_weights(source: ModelSource) -> Checkpoint:
-    """The checkpoint of a released name or a path, or the one given."""
-    return source if isinstance(source, Checkpoint) else load_checkpoint(source)
+def load_weights(source: ModelSource, forces: Forces = "conservative") -> Checkpoint:
+    """The checkpoint of a released name or a path, or the one given; for direct forces, one that has the weights.
+
+    A released model has them in a checkpoint of its own, whose energies and magnetic moments are the same.
+    """
+    checkpoint = source if isinstance(source, Checkpoint) else load_checkpoint(source)
+    if forces == "conservative" or checkpoint.config.direct_readout:
+        return checkpoint
+    if checkpoint.name in DIRECT and checkpoint == load_checkpoint(checkpoint.name):
+        return load_checkpoint(DIRECT[checkpoint.name])
+    raise ValueError(
+        f"model {checkpoint.name!r} has no weights for direct forces; use one of {', '.join(map(repr, DIRECT))}, a "
+        "model that was trained with forces='direct', or forces='conservative'"
+    )
 
 
 def check_source(source: ModelSource) -> str | Checkpoint:
@@ -24,7 +37,7 @@ def check_source(source: ModelSource) -> str | Checkpoint:
     if not isinstance(source, str | os.PathLike):
         raise TypeError(f"model must be a released name, a path or a Checkpoint, got {type(source).__name__}")
     name = os.fspath(source)
-    if name in RELEASED:
+    if is_released(name):
         return name
     path = Path(name).expanduser().absolute()
     if not path.is_file():
@@ -38,7 +51,7 @@ def portable_name(source: str | Checkpoint) -> str:
     """The name or path that leads to the same weights in another process."""
     if isinstance(source, str):
         return source
-    if source.name in RELEASED and load_weights(source.name) == source:
+    if is_released(source.name) and load_weights(source.name) == source:
         return source.name
     raise pickle.PicklingError(
         f"the weights of {source.name!r} were given as a Checkpoint, and a calculator is pickled by the name of its "

@@ -23,6 +23,7 @@ from ase_fastchgnet.model.parameters import Parameters
 from ase_fastchgnet.model.stock_file import read_stock_file
 
 RELEASED = ("0.3.0", "0.2.0", "r2scan")
+DIRECT = {"0.3.0": "0.3.0-direct"}  # the same model with a direct readout
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
 STOCK_SUFFIXES = (".pth.tar", ".pth", ".pt")
 
@@ -38,14 +39,14 @@ class Checkpoint:
 
 
 def load_checkpoint(model: str | os.PathLike[str], *, trust_pickle: bool = False) -> Checkpoint:
-    """The checkpoint of a released model ("0.3.0", "0.2.0", "r2scan") or of a file.
+    """The checkpoint of a released model ("0.3.0", "0.2.0", "r2scan", and "0.3.0-direct") or of a file.
 
     A file is a `.safetensors` with its `.json` beside it (`save_checkpoint`) or what stock chgnet saves (`.pth.tar`,
     `.pth`, `.pt`).  The latter is a pickle.  It is read without running code from it, which is enough for what
     chgnet's Trainer writes; a file that needs more is refused unless `trust_pickle` is set, and then it can run any
     code, so set it for files of people you trust only.
     """
-    if model in RELEASED:
+    if is_released(model):
         return _load_released(str(model))
     path = Path(model).expanduser()
     if not path.is_file():
@@ -58,6 +59,11 @@ def load_checkpoint(model: str | os.PathLike[str], *, trust_pickle: bool = False
     if path.name.endswith(STOCK_SUFFIXES):
         return _load_stock(path, trust_pickle=trust_pickle)
     raise ValueError(f"{path}: unknown kind of file; expected .safetensors or stock {', '.join(STOCK_SUFFIXES)}")
+
+
+def is_released(model: object) -> bool:
+    """Whether this is the name of a model that comes with the package."""
+    return model in RELEASED or model in DIRECT.values()
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> None:
@@ -80,7 +86,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> Non
     path.with_suffix(".json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
 
 
-@functools.lru_cache(maxsize=len(RELEASED))
+@functools.lru_cache(maxsize=len(RELEASED) + len(DIRECT))
 def _load_released(name: str) -> Checkpoint:
     path = PRETRAINED / f"{name}.safetensors"
     if not path.is_file():
@@ -99,8 +105,19 @@ def _load_safetensors(path: Path) -> Checkpoint:
                 f"{description['sha256']}; copy both files again (for a released model: reinstall ase-fastchgnet)"
             )
         config = ModelConfig.from_dict(description["config"])
-        parameters = Parameters.from_state_dict(safetensors.torch.load(data), config)
+        state = {**_trunk(description), **safetensors.torch.load(data)}
+        parameters = Parameters.from_state_dict(state, config)
     return _checkpoint(description["name"], config, parameters, sha256)
+
+
+def _trunk(description: dict[str, Any]) -> dict[str, Tensor]:
+    """The tensors that a file leaves to a released model, which a description names with the hash of its file."""
+    if "trunk" not in description:
+        return {}
+    trunk = _load_released(description["trunk"]["name"])
+    if trunk.sha256 != description["trunk"]["sha256"]:
+        raise ValueError(f"belongs to other weights of {trunk.name}: SHA-256 {description['trunk']['sha256']}")
+    return trunk.parameters.to_state_dict(trunk.config)
 
 
 def _load_stock(path: Path, *, trust_pickle: bool) -> Checkpoint:

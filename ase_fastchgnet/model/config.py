@@ -45,7 +45,7 @@ DEFAULTS: dict[str, Any] = {
 }
 
 # Fields that older files do not have, and what these mean.
-LATER: dict[str, Any] = {"parallel_updates": False}
+LATER: dict[str, Any] = {"parallel_updates": False, "direct_readout": False}
 
 REFERENCE_ENERGIES = "composition_model.fc.weight"
 FIRST_OUT_BIAS = "atom_conv_layers.0.mlp_out.layers.1.bias"
@@ -71,6 +71,7 @@ class ModelConfig:
     # Whether AngleUpdate reads the bonds as BondConv does, before and not after their update: FastCHGNet's block, whose
     # two parts need not wait for each other.  In no released model: it needs weights of its own.
     parallel_updates: bool = False
+    direct_readout: bool = False  # weights that give forces and stress without differentiation
 
     def __post_init__(self) -> None:
         _require(self.n_features == WIDTH, f"n_features={self.n_features}", f"{WIDTH}")

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from ase_fastchgnet.model.config import REFERENCE_ENERGIES, ModelConfig
 
+DIRECT_READOUT = "direct_readout"  # what the names of its tensors start with
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Linear:
@@ -76,6 +78,49 @@ class AngleUpdate:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class EdgeMix:
+    """silu(norm(one(atom) + other(other atom) + basis(bond) + envelope · short(features of a short bond)))."""
+
+    one: Linear
+    other: Tensor  # (64, 64)
+    basis: Tensor  # (64, n_radial)
+    short: Linear  # from the features that enter each block, side by side
+    norm: LayerNorm
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AngleReadout:
+    """The part of a direct readout that is about angles."""
+
+    angle: Tensor  # (32, 64)
+    short: Tensor  # (32, 64 n_blocks)
+    center: Linear
+    neighbor: Tensor  # (32, 64)
+    bond_sensitivity: Tensor  # (32, 64)
+    center_sensitivity: Linear
+    neighbor_sensitivity: Tensor  # (32, 64)
+    norm: LayerNorm
+    weight: Tensor  # (32, n_radial), radial functions up to the bond cut-off → factor of each of the two edges
+    out: Tensor  # (1, 32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DirectReadout:
+    """Forces and stress without differentiation; the formulas are in `model/direct_readout.py`."""
+
+    atom: tuple[Linear, ...]  # features of all blocks and sensitivity → 128 → 64
+    sensitivity: Linear
+    hop: EdgeMix
+    hop_weight: Tensor  # (64, n_radial)
+    hop_out: Linear
+    bond: EdgeMix
+    bond_hidden: Linear
+    bond_weight: Tensor  # (64, 2 n_radial), of the radial functions and their slopes
+    bond_out: Tensor  # (3, 64): ∂E/∂r, isotropic and traceless part of the virial
+    angle: AngleReadout
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Parameters:
     """All weights of one model; stock's names are in `_assemble`."""
 
@@ -94,6 +139,7 @@ class Parameters:
     readout_norm: LayerNorm | None
     readout: tuple[Linear, ...]  # 64 → … → 1, silu between; energy of an atom in eV
     reference_energies: Tensor  # (94,) eV, entry Z - 1
+    direct_readout: DirectReadout | None
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Tensor], config: ModelConfig) -> Self:
@@ -131,13 +177,13 @@ def stock_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-class _Take(Protocol):
+class Take(Protocol):
     """Gives the tensor that stock calls `name`."""
 
     def __call__(self, name: str, *shape: int) -> Tensor: ...
 
 
-def _assemble(config: ModelConfig, take: _Take) -> Parameters:
+def _assemble(config: ModelConfig, take: Take) -> Parameters:
     """Every tensor is taken once and in the order of the fields, which `stock_shapes` and `to_state_dict` rely on."""
     width, n_radial, n_blocks = config.n_features, config.n_radial, config.n_blocks
     return Parameters(
@@ -156,24 +202,72 @@ def _assemble(config: ModelConfig, take: _Take) -> Parameters:
         readout_norm=_layer_norm(take, "readout_norm", width) if config.readout_norm else None,
         readout=_readout(take, config),
         reference_energies=take(REFERENCE_ENERGIES, 1, config.n_elements).reshape(config.n_elements),
+        direct_readout=direct_readout(take, config) if config.direct_readout else None,
     )
 
 
-def _atom_conv(take: _Take, name: str, config: ModelConfig) -> AtomConv:
+def direct_readout(take: Take, config: ModelConfig) -> DirectReadout:
+    """The readout whose tensors are called "direct_readout.…"."""
+    name, width, n_radial, n_blocks = DIRECT_READOUT, config.n_features, config.n_radial, config.n_blocks
+    return DirectReadout(
+        atom=(
+            _linear(take, f"{name}.atom.0", 2 * width, (n_blocks + 2) * width),
+            _linear(take, f"{name}.atom.1", width, 2 * width),
+        ),
+        sensitivity=_linear(take, f"{name}.sensitivity", width, 2 * width),
+        hop=_edge_mix(take, f"{name}.hop", config),
+        hop_weight=take(f"{name}.hop_weight", width, n_radial),
+        hop_out=_linear(take, f"{name}.hop_out", width, width),
+        bond=_edge_mix(take, f"{name}.bond", config),
+        bond_hidden=_linear(take, f"{name}.bond_hidden", width, width),
+        bond_weight=take(f"{name}.bond_weight", width, 2 * n_radial),
+        bond_out=take(f"{name}.bond_out", 3, width),
+        angle=_angle_readout(take, f"{name}.angle", config),
+    )
+
+
+def _edge_mix(take: Take, name: str, config: ModelConfig) -> EdgeMix:
+    width = config.n_features
+    return EdgeMix(
+        one=_linear(take, f"{name}.one", width, width),
+        other=take(f"{name}.other", width, width),
+        basis=take(f"{name}.basis", width, config.n_radial),
+        short=_linear(take, f"{name}.short", width, config.n_blocks * width),
+        norm=_layer_norm(take, f"{name}.norm", width),
+    )
+
+
+def _angle_readout(take: Take, name: str, config: ModelConfig) -> AngleReadout:
+    width, half = config.n_features, config.n_features // 2
+    return AngleReadout(
+        angle=take(f"{name}.angle", half, width),
+        short=take(f"{name}.short", half, config.n_blocks * width),
+        center=_linear(take, f"{name}.center", half, width),
+        neighbor=take(f"{name}.neighbor", half, width),
+        bond_sensitivity=take(f"{name}.bond_sensitivity", half, width),
+        center_sensitivity=_linear(take, f"{name}.center_sensitivity", half, width),
+        neighbor_sensitivity=take(f"{name}.neighbor_sensitivity", half, width),
+        norm=_layer_norm(take, f"{name}.norm", half),
+        weight=take(f"{name}.weight", half, config.n_radial),
+        out=take(f"{name}.out", 1, half),
+    )
+
+
+def _atom_conv(take: Take, name: str, config: ModelConfig) -> AtomConv:
     mlp = _gated_mlp(take, f"{name}.twoBody_atom", 3 * config.n_features, (0, 3), config)
     return AtomConv(mlp, _out(take, name, config))
 
 
-def _bond_conv(take: _Take, name: str, config: ModelConfig) -> BondConv:
+def _bond_conv(take: Take, name: str, config: ModelConfig) -> BondConv:
     mlp = _gated_mlp(take, f"{name}.twoBody_bond", 4 * config.n_features, (0, 3), config)
     return BondConv(mlp, _out(take, name, config))
 
 
-def _angle_update(take: _Take, name: str, config: ModelConfig) -> AngleUpdate:
+def _angle_update(take: Take, name: str, config: ModelConfig) -> AngleUpdate:
     return AngleUpdate(_gated_mlp(take, f"{name}.twoBody_bond", 4 * config.n_features, (1,), config))
 
 
-def _gated_mlp(take: _Take, name: str, n_inputs: int, slots: tuple[int, ...], config: ModelConfig) -> GatedMLP:
+def _gated_mlp(take: Take, name: str, n_inputs: int, slots: tuple[int, ...], config: ModelConfig) -> GatedMLP:
     """`slots` are the places of the linear maps in stock's torch.nn.Sequential, which also counts silu and dropout."""
     width = config.n_features
 
@@ -191,22 +285,22 @@ def _gated_mlp(take: _Take, name: str, n_inputs: int, slots: tuple[int, ...], co
     )
 
 
-def _out(take: _Take, name: str, config: ModelConfig) -> Linear:
+def _out(take: Take, name: str, config: ModelConfig) -> Linear:
     width = config.n_features
     return _linear(take, f"{name}.mlp_out.layers.1", width, width, bias=config.mlp_out_bias)
 
 
-def _readout(take: _Take, config: ModelConfig) -> tuple[Linear, ...]:
+def _readout(take: Take, config: ModelConfig) -> tuple[Linear, ...]:
     width, n_hidden = config.n_features, config.n_readout_hidden
     hidden = tuple(_linear(take, f"mlp.layers.{2 * layer}", width, width) for layer in range(n_hidden))
     return (*hidden, _linear(take, f"mlp.layers.{2 * n_hidden + 1}", 1, width))
 
 
-def _linear(take: _Take, name: str, n_out: int, n_in: int, *, bias: bool = True) -> Linear:
+def _linear(take: Take, name: str, n_out: int, n_in: int, *, bias: bool = True) -> Linear:
     return Linear(take(f"{name}.weight", n_out, n_in), take(f"{name}.bias", n_out) if bias else None)
 
 
-def _layer_norm(take: _Take, name: str, width: int) -> LayerNorm:
+def _layer_norm(take: Take, name: str, width: int) -> LayerNorm:
     return LayerNorm(take(f"{name}.weight", width), take(f"{name}.bias", width))
 
 

@@ -52,7 +52,8 @@ def looped(unit: Tensor, angles: Tensor, f: Tensor) -> Tensor:
 
 
 def gradient(grad_basis: Tensor, unit: Tensor, angles: Tensor, f: Tensor, mirror: Tensor) -> Tensor:
-    return angle_basis.backward(grad_basis, angle_basis.forward(unit, angles, f), unit, angles, f, mirror)
+    grad_theta = angle_basis.backward(grad_basis, angle_basis.forward(unit, angles, f), f, mirror)
+    return angle_basis.backward_theta(grad_theta, unit, angles)
 
 
 def autograd_gradient(grad_basis: Tensor, unit: Tensor, angles: Tensor, f: Tensor) -> Tensor:
@@ -170,5 +171,5 @@ def test_the_inputs_are_left_as_they_were() -> None:
     basis = angle_basis.forward(unit, angles, f)
     given = basis, unit, angles, f, mirror
     before = [tensor.clone() for tensor in given]
-    angle_basis.backward(random_like(basis), *given)
+    angle_basis.backward_theta(angle_basis.backward(random_like(basis), basis, f, mirror), unit, angles)
     assert all(map(torch.equal, given, before))

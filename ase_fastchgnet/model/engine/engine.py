@@ -4,6 +4,7 @@ Forces and virial come from one adjoint: with g_b = ∂E/∂r_b of every bond ve
 """
 
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch import Tensor
 from ase_fastchgnet.graph import GraphBatch
 from ase_fastchgnet.model import readout
 from ase_fastchgnet.model.checkpoint import Checkpoint
-from ase_fastchgnet.model.engine import angle_block, atom_conv
+from ase_fastchgnet.model.engine import angle_block, atom_conv, direct_readout
 from ase_fastchgnet.model.engine.angle_block import AngleBlockSaved
 from ase_fastchgnet.model.engine.angle_messages import AngleInputs
 from ase_fastchgnet.model.engine.atom_conv import AtomConvSaved, BondInputs
@@ -45,13 +46,31 @@ class Tape:
     atom_convs: list[AtomConvSaved]
     angle_blocks: list[AngleBlockSaved]  # none where there is no angle
     energy: readout.EnergySaved
+    angles: Tensor  # (angles, 64) after the last block
+
+
+class InternalGradients(NamedTuple):
+    """Derivatives of the energy with respect to what it is a function of; float64."""
+
+    length: Tensor  # (bonds,) eV/Å
+    theta: Tensor  # (angles,) eV, of an angle and its mirror together
 
 
 class Engine:
     """CHGNet with hand-derived gradients; same results as `ReferenceModel`, in less time and memory."""
 
-    def __init__(self, checkpoint: Checkpoint, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: str = "cpu",
+        forces: Literal["conservative", "direct"] = "conservative",
+    ) -> None:
+        if forces == "direct" and not checkpoint.config.direct_readout:
+            raise ValueError(f"model {checkpoint.name!r} has no weights for direct forces")
         self.config = checkpoint.config
+        self.forces = forces
         self.dtype = dtype
         self.device = device
         self.weights = pack(checkpoint, dtype, device)
@@ -62,7 +81,7 @@ class Engine:
         if not gradient:
             return self.forward(graph).output
         # This tape does not leave here, so what it keeps may lie in memory that the next evaluation uses again.
-        tape = self._forward(graph, _Keeper(KEEP_BYTES))
+        tape = self._forward(graph, _Keeper(KEEP_BYTES if self.forces == "conservative" else 0))
         forces, virial = self.backward(tape)
         return tape.output._replace(forces=forces, virial=virial)
 
@@ -110,12 +129,21 @@ class Engine:
         )
         return Tape(
             output, graph, index, geometry, bonds, short_basis, short_weight, first_angles,
-            atom_convs, angle_blocks, energy_saved,
+            atom_convs, angle_blocks, energy_saved, angles @ w.angle_embedding if angles is first_angles else angles,
         )  # fmt: skip
 
     @torch.inference_mode()
     def backward(self, tape: Tape) -> tuple[Tensor, Tensor]:
-        """Forces (atoms, 3) = -∂E/∂positions and virials (systems, 3, 3) = ∂E/∂strain."""
+        """Forces (atoms, 3) = -∂E/∂positions and virials (systems, 3, 3) = ∂E/∂strain, exact or by the readout."""
+        if self.forces == "direct":
+            return self._read_out(tape)
+        grad = self.derivatives(tape)
+        grad_unit = angle_basis.backward_theta(grad.theta, tape.geometry.short_unit, tape.index.angle_edges)
+        return gradients(tape.graph, tape.geometry, grad.length, grad_unit)
+
+    @torch.inference_mode()
+    def derivatives(self, tape: Tape) -> InternalGradients:
+        """The adjoint: derivatives of the energy with respect to bond lengths and angles, float64."""
         w, index = self.weights, tape.index
         grad_bonds = BondInputs(torch.zeros_like(tape.bonds.basis), torch.zeros_like(tape.bonds.weight))
         grad_short_weight = torch.zeros_like(tape.short_weight)
@@ -134,7 +162,30 @@ class Engine:
             )  # fmt: skip
             grad_short.add_(through.short)
             grad_atoms = grad_atoms if through.atoms is None else through.atoms
-        return self._geometry_gradients(tape, grad_bonds, grad_short, grad_short_weight, grad_angles)
+        return self._internal_gradients(tape, grad_bonds, grad_short, grad_short_weight, grad_angles)
+
+    def _read_out(self, tape: Tape) -> tuple[Tensor, Tensor]:
+        assert self.weights.direct_readout is not None
+        at = direct_readout.ends(tape.graph, tape.index)
+        found = direct_readout.derivatives(self.features(tape), at, self.weights.direct_readout)
+        return direct_readout.forces_and_virial(found, tape.graph, tape.geometry, at)
+
+    @torch.inference_mode()
+    def features(self, tape: Tape) -> direct_readout.Features:
+        """What the pass has left behind for the direct readout."""
+        w, config, geometry = self.weights, self.config, tape.geometry
+        exponent = config.envelope_exponent
+        slope = bond_basis.slope(geometry.length, w.atom_frequencies, config.atom_cutoff, exponent)
+        short_envelope, _ = bond_basis.envelope(geometry.short_length / config.bond_cutoff, exponent)
+        return direct_readout.Features(
+            atoms=torch.cat([*(saved.atoms for saved in tape.atom_convs), tape.energy.atoms], 1),
+            sensitivity=readout.energies_backward(tape.energy, w.readout_norm, w.readout),
+            short=torch.cat([saved.short for saved in tape.atom_convs], 1),
+            angles=tape.angles,
+            basis=torch.cat([tape.bonds.basis, slope], 1),
+            short_basis=tape.short_basis,
+            short_envelope=short_envelope[:, None].to(self.dtype),
+        )
 
     def _index(self, graph: GraphBatch) -> GraphIndex:
         """The index of `graph`; while no edge comes or goes, consecutive graphs share their index tensors."""
@@ -145,10 +196,10 @@ class Engine:
         self._last_index = (graph, index)
         return index
 
-    def _geometry_gradients(
+    def _internal_gradients(
         self, tape: Tape, grad_bonds: BondInputs, grad_short: Tensor, grad_short_weight: Tensor, grad_angles: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """From gradients of features to forces and virials, through the bases."""
+    ) -> InternalGradients:
+        """From gradients of features to those of lengths and angles, through the bases."""
         w, config, geometry, index = self.weights, self.config, tape.geometry, tape.index
         exponent = config.envelope_exponent
         grad_basis = grad_bonds.basis.addmm_(grad_bonds.weight, w.atom_weights.T)
@@ -162,11 +213,8 @@ class Engine:
             exponent,
         )
         grad_length.index_add_(0, index.short_bonds, grad_short_length)
-        grad_unit = angle_basis.backward(
-            grad_angles, tape.angle_basis, geometry.short_unit, index.angle_edges, w.angle_frequencies,
-            index.angle_mirror,
-        )  # fmt: skip
-        return gradients(tape.graph, geometry, grad_length, grad_unit)
+        theta = angle_basis.backward(grad_angles, tape.angle_basis, w.angle_frequencies, index.angle_mirror)
+        return InternalGradients(grad_length, theta)
 
 
 class _Keeper:

@@ -25,31 +25,29 @@ def forward(unit: Tensor, edges_of_angle: Tensor, frequencies: Tensor) -> Tensor
     return basis.mul_(INV_SQRT_PI)
 
 
-def backward(
-    grad_basis: Tensor,
-    basis: Tensor,
-    unit: Tensor,
-    edges_of_angle: Tensor,
-    frequencies: Tensor,
-    transpose: Tensor,
-) -> Tensor:
-    """Gradient with respect to the unit vectors, (edges, 3) float64.
+def backward(grad_basis: Tensor, basis: Tensor, frequencies: Tensor, transpose: Tensor) -> Tensor:
+    """grad_θ of each angle together with its mirror, the angle at `transpose`, (angles,) float64.
 
-    With g_α = ∂E/∂(u·u'), of angle α = (e, e'), and its mirror α* = (e', e) at `transpose[α]`:
-        grad_u[e] = Σ_{α received by e} (g_α + g_α*) u[e'],
-    because every angle has its mirror. `basis` is the result of `forward`.
+    `basis` is the result of `forward`. d sin(fθ) = f cos(fθ), d cos(fθ) = -f sin(fθ); the basis holds both, already
+    divided by √π.
     """
     k = frequencies.shape[0]
-    # d sin(fθ) = f cos(fθ), d cos(fθ) = -f sin(fθ); the basis holds both, already divided by √π.
     slope = torch.mul(grad_basis[:, 1 : k + 1], basis[:, k + 1 :])
     slope.addcmul_(grad_basis[:, k + 1 :], basis[:, 1 : k + 1], value=-1)
     grad_theta = (slope @ frequencies).double()
+    return grad_theta + grad_theta.index_select(0, transpose)
+
+
+def backward_theta(grad_theta: Tensor, unit: Tensor, edges_of_angle: Tensor) -> Tensor:
+    """Gradient with respect to the unit vectors, (edges, 3) float64, from that with respect to the angles (`backward`).
+
+    With g_α = ∂E/∂(u·u') of angle α = (e, e') and its mirror together, grad_u[e] = Σ_{α received by e} g_α u[e'],
+    because every angle has its mirror.
+    """
     cosine = _cosine(unit, edges_of_angle)
     grad_cosine = grad_theta * (-SHRINK) * torch.rsqrt(1 - cosine * cosine)
-    grad_cosine = grad_cosine + grad_cosine.index_select(0, transpose)
     partner = unit.index_select(0, edges_of_angle[:, 1]).mul_(grad_cosine[:, None])
-    receiver = edges_of_angle[:, 0]
-    return torch.zeros_like(unit).index_add_(0, receiver, partner)
+    return torch.zeros_like(unit).index_add_(0, edges_of_angle[:, 0], partner)
 
 
 def _cosine(unit: Tensor, edges_of_angle: Tensor) -> Tensor:

@@ -39,3 +39,13 @@ def backward(grad_basis: Tensor, r: Tensor, frequencies: Tensor, cutoff: float, 
     cosine_part = torch.cos(phase).mul_(grad_basis) @ frequencies
     sine_part = phase.sin_().mul_(grad_basis).sum(1)
     return math.sqrt(2 / cutoff) / r * (cosine_part * u / cutoff + sine_part * (slope / cutoff - u / r))
+
+
+def slope(r: Tensor, frequencies: Tensor, cutoff: float, exponent: int) -> Tensor:
+    """b_k'(r), (n, k) in the dtype of the frequencies; computed in float64, as in `forward`."""
+    dtype, r, frequencies = frequencies.dtype, r.double(), frequencies.double()
+    u, u_slope = envelope(r / cutoff, exponent)
+    phase = torch.outer(r / cutoff, frequencies)
+    scale = math.sqrt(2 / cutoff) / r
+    cosine_part = torch.cos(phase).mul_(frequencies).mul_((scale * u / cutoff)[:, None])
+    return phase.sin_().mul_((scale * (u_slope / cutoff - u / r))[:, None]).add_(cosine_part).to(dtype)
