@@ -45,6 +45,19 @@ def test_the_command_knows_all_ensembles() -> None:
     assert list(get_args(Ensembles)) == list(ENSEMBLES)
 
 
+def test_both_kinds_of_forces_together_are_those_of_md(folder: Path) -> None:
+    run = fastchgnet("md", "salt.vasp", *SHORT, "--steps", "8", "--forces", "mts", "--mts-steps", "2", cwd=folder)
+    assert run.code == 0, run.stderr
+    by_md(folder, "python", steps=8, forces="mts", mts_steps=2)
+    found, expected = (Thermo.read(folder / name / "thermo.csv") for name in ("md", "python"))
+    assert found.step.tolist() == [0, 2, 4, 6, 8]
+    np.testing.assert_array_equal(found.potential, expected.potential)
+    assert_wrong(
+        fastchgnet("md", "salt.vasp", "-t", "300", "-t", "600", "--forces", "mts", cwd=folder),
+        2, "'--forces': mts is for one temperature at a time",
+    )  # fmt: skip
+
+
 def test_a_run_is_that_of_md_and_says_what_it_was(folder: Path) -> None:
     pytest.importorskip("matplotlib")
     options = ("-e", "npt-mtk", "--pressure", "1", "--repeat", "1x1x2", "--seed", "3", "--plot")

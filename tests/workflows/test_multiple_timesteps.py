@@ -222,14 +222,28 @@ def test_what_cannot_be_meant_is_refused(changes: dict[str, Any], message: str) 
         md(moving(), ElasticCrystal(salt()), **options | changes)
 
 
-def test_a_real_model_keeps_its_energy_and_its_trajectory() -> None:
-    """Model 0.2.0 stands in for cheap forces, which alone lead elsewhere."""
+def test_direct_forces_with_impulses_keep_the_energy_that_direct_forces_alone_do_not() -> None:
     crystal = bulk("NaCl", "rocksalt", a=5.64)
     options: dict[str, Any] = {"steps": 80, "timestep": 1, "temperature": 600, "ensemble": "nve", "log_interval": 4}
-    plain = md(crystal, FastCHGNet(), **options).thermo
-    split = md(crystal, FastCHGNet(), forces="mts", inner_calculator=FastCHGNet("0.2.0"), **options).thermo
-    alone = md(crystal, FastCHGNet("0.2.0"), **options).thermo
-    assert np.ptp(plain.potential) > 0.05
-    assert np.ptp(split.conserved) < 0.02 * np.ptp(plain.potential)  # type: ignore[arg-type]
-    away = [np.abs(np.diff(run.kinetic - plain.kinetic)).max() for run in (split, alone)]
-    assert away[0] < 0.2 * away[1]
+    exact, direct, both = (md(crystal, forces=forces, **options).thermo for forces in ("conservative", "direct", "mts"))
+    swing = [float(np.ptp(run.conserved)) for run in (exact, direct, both)]  # type: ignore[arg-type]
+    assert swing[1] > 10 * swing[0]
+    assert swing[2] < 0.1 * swing[1]
+    assert np.ptp(exact.potential) > 0.05  # eV, what atoms exchange meanwhile
+    assert swing[2] < 0.02 * np.ptp(exact.potential)
+
+
+def test_the_kind_of_forces_is_that_asked_for_whatever_the_calculator_has() -> None:
+    crystal = bulk("NaCl", "rocksalt", a=5.64).repeat((1, 1, 2))
+    crystal.rattle(0.1, seed=1)
+    exact, direct = FastCHGNet(), FastCHGNet(forces="direct")
+    options: dict[str, Any] = {"steps": 2, "temperature": 300, "ensemble": "nve"}
+    for calculator in (None, exact, direct):
+        for forces, expected in (("conservative", exact), ("direct", direct), ("mts", exact)):
+            steps = {"mts_steps": 2} if forces == "mts" else {}
+            frame = md(crystal, calculator, forces=forces, **options, **steps).structure  # type: ignore[arg-type]
+            np.testing.assert_allclose(frame.get_forces(), expected.get_forces(frame.copy()), atol=1e-6)
+    assert np.abs(exact.get_forces(crystal) - direct.get_forces(crystal)).max() > 1e-3
+    assert (exact.parameters["forces"], direct.parameters["forces"]) == ("conservative", "direct")
+    frame = md(crystal, direct, **options).structure
+    np.testing.assert_allclose(frame.get_forces(), direct.get_forces(frame.copy()), atol=1e-6)
