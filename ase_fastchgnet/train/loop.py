@@ -24,7 +24,7 @@ from ase_fastchgnet.train.errors import NAMES, Errors, errors_of, evaluate, loss
 from ase_fastchgnet.train.logs import Logs
 from ase_fastchgnet.train.objective import label_counts, loss
 from ase_fastchgnet.train.optimiser import MovingAverage, learning_rate, make_optimiser, trained
-from ase_fastchgnet.train.state import Position, copy_into, load_state, save_state
+from ase_fastchgnet.train.state import Position, copy_into, save_state
 
 _log = logging.getLogger(__name__)
 
@@ -146,20 +146,14 @@ class Saving:
     name: str  # of the model
     every: float  # s
     run: Mapping[str, Any]
+    resumed: Position | None  # what the run goes on from
 
 
 def follow(
     course: Course, training: GraphDataset, validation: GraphDataset | None, saving: Saving, meter: Meter
 ) -> None:
-    """Train to the last epoch, from the saved state if there is one; afterwards the network has the best weights."""
-    path = saving.folder / STATE
-    files: dict[str, int] = {}
-    if path.exists():
-        position, tensors = load_state(path, saving.run)
-        course.restore(position, tensors)
-        files = position.files
-        _log.info("going on from step %d of %d", course.step, course.n_steps)
-    course.ranks.wait()  # nobody writes before all have read
+    """Train from where the course is to the last epoch; afterwards the network has the best weights."""
+    files = saving.resumed.files if saving.resumed else {}
     logs = Logs(saving.folder, files, course.step) if course.ranks.is_main else None
     try:
         while course.sampler.epoch < course.config.epochs:

@@ -22,9 +22,10 @@ from ase_fastchgnet.train.distributed import Ranks, ranks
 from ase_fastchgnet.train.errors import Errors, Parity, compare
 from ase_fastchgnet.train.folder import RunFolder
 from ase_fastchgnet.train.initial import untrained
-from ase_fastchgnet.train.loop import Course, Saving, follow
+from ase_fastchgnet.train.loop import STATE, Course, Saving, follow
 from ase_fastchgnet.train.optimiser import freeze_layers
 from ase_fastchgnet.train.report import plot_curves, plot_parity
+from ase_fastchgnet.train.state import Position, load_state
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -123,10 +124,13 @@ def train(
             costs, batch_size=share, n_ranks=team.size, rank=team.rank, deal=config.deal, seed=config.seed
         )
         course = Course(network, config, sampler, team)
-        saving = Saving(folder.path, folder.path.absolute().name, save_every, _identity(start, config, material))
+        run = _identity(start, config, material)
+        resumed = _resume(course, folder.path / STATE, run)
+        team.wait()  # nobody writes before all have read
         if team.is_main:
-            folder.describe(config, saving.run)
+            folder.describe(config, run)
             _log.info("%s", _summary(material, course))
+        saving = Saving(folder.path, folder.path.absolute().name, save_every, run, resumed)
         with progress_of("train", course.n_steps, progress if team.is_main else False) as meter:
             follow(course, sets["training"], sets.get(VALIDATION), saving, meter)
         after = {name: compare(network, dataset, config, team) for name, dataset in tests.items()}
@@ -196,6 +200,15 @@ def _before(
     return found
 
 
+def _resume(course: Course, state: Path, run: Mapping[str, Any]) -> Position | None:
+    """Bring the course to where its saved state is, if there is one; ValueError if that is of another run."""
+    if not state.exists():
+        return None
+    position, tensors = load_state(state, run)
+    course.restore(position, tensors)
+    return position
+
+
 def _identity(start: Checkpoint, config: TrainConfig, material: Material) -> dict[str, Any]:
     """What has to be the same for a run to be continued; JSON-ready."""
     return {**config.to_dict(), "model": f"{start.name} {start.sha256}", "data": material.checksums}
@@ -205,7 +218,8 @@ def _summary(material: Material, course: Course) -> str:
     parts = ", ".join(f"{name} {len(labelled)}" for name, labelled in material.parts.items())
     count = sum(parameter.numel() for parameter in course.parameters.values())
     rate = course.config.highest_rate
-    return f"{parts}; {course.n_steps} steps, {count} weights, learning rate {rate:g}, {course.ranks.device}"
+    steps = f"from step {course.step} of {course.n_steps}" if course.step else f"{course.n_steps} steps"
+    return f"{parts}; {steps}, {count} weights, learning rate {rate:g}, {course.ranks.device}"
 
 
 def _cells(errors: Errors) -> list[str]:

@@ -1,0 +1,72 @@
+"""Two real processes train as one: the same gradients, balanced work, and the same course after a kill."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from command import environment
+from safetensors.torch import load_file
+
+from ase_fastchgnet.graph import Cutoffs
+from ase_fastchgnet.model.checkpoint import load_checkpoint
+from ase_fastchgnet.model.network import Network
+from ase_fastchgnet.train.config import TrainConfig
+from ase_fastchgnet.train.dataset import GraphDataset
+from ase_fastchgnet.train.errors import loss_weights
+from ase_fastchgnet.train.labels import read_labelled
+from ase_fastchgnet.train.objective import loss
+from tests.train.material import write_labelled
+
+TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+RUN = ["-m", "ase_fastchgnet", "finetune", "data.extxyz", "--epochs", "2", "--batch-size", "4", "--save-every", "0"]
+
+# Each process takes its share of one batch and writes its gradients.
+GRADIENTS = """
+import sys
+from pathlib import Path
+import torch
+from safetensors.torch import save_file
+from ase_fastchgnet.graph import Cutoffs
+from ase_fastchgnet.model.checkpoint import load_checkpoint
+from ase_fastchgnet.model.network import Network
+from ase_fastchgnet.train.config import TrainConfig
+from ase_fastchgnet.train.dataset import GraphDataset
+from ase_fastchgnet.train.distributed import ranks
+from ase_fastchgnet.train.errors import loss_weights
+from ase_fastchgnet.train.labels import read_labelled
+from ase_fastchgnet.train.objective import label_counts, loss
+
+config = TrainConfig()
+with ranks("cpu") as team:
+    data = GraphDataset.build(read_labelled("data.extxyz"), Cutoffs(6.0, 3.0), None)
+    network = Network(load_checkpoint("0.3.0")).train()
+    share = {0: [0, 1, 2, 3, 4], 1: [5, 6, 7]}[team.rank]  # not even the counts are equal
+    batch = data.batch(share)
+    counts = team.sum(label_counts(batch.labels)) / team.size
+    module = team.wrap(network)  # kept: gradients are averaged as long as it lives
+    output = module(batch.graph, forces="conservative")
+    loss(output, batch, loss_weights(config), counts=counts).total.backward()
+    found = {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
+    save_file(found, f"gradients-{team.rank}.safetensors")
+"""
+
+
+def test_gradients_of_two_processes_are_those_of_one_up_to_rounding(tmp_path: Path) -> None:
+    write_labelled(tmp_path / "data.extxyz", 8)
+    labelled = read_labelled(tmp_path / "data.extxyz")
+    (tmp_path / "gradients.py").write_text(GRADIENTS)
+    subprocess.run([*TWO, "gradients.py"], cwd=tmp_path, env=environment(), check=True, timeout=200)
+    first, second = (load_file(tmp_path / f"gradients-{rank}.safetensors") for rank in (0, 1))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+    data = GraphDataset.build(labelled, Cutoffs(6.0, 3.0), None)
+    batch = data.batch(range(8))
+    for dtype, tolerance in ((torch.float32, 1e-5), (torch.float64, 1e-5)):
+        network = Network(load_checkpoint("0.3.0"), dtype=dtype).train()
+        loss(network(batch.graph, forces="conservative"), batch, loss_weights(TrainConfig())).total.backward()
+        whole = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
+        assert whole.keys() == first.keys()
+        scale = max(float(gradient.abs().max()) for gradient in whole.values())
+        worst = max(float((whole[name] - first[name]).abs().max()) for name in whole)
+        assert worst < tolerance * scale, dtype
