@@ -29,8 +29,8 @@ class StepCost:
         return each
 
 
-# One core of a server, float32.  Only their ratios matter for who gets what.
-TYPICAL = StepCost(step=1e-2, atom=1e-5, edge=2e-5, angle=3e-5)
+# Conservative steps on one core of a server, float32 (python -m benchmarks.balance).  Only ratios decide who gets what.
+TYPICAL = StepCost(step=9e-2, atom=3e-4, edge=4.5e-5, angle=8e-5)
 
 
 def fit(sizes: ArrayLike, seconds: Sequence[float]) -> StepCost:
