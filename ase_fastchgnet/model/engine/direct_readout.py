@@ -84,8 +84,8 @@ def derivatives(features: Features, at: Ends, w: DirectReadout) -> Derivatives:
     sensitivity = _apply(torch.cat([features.sensitivity, atoms], 1), w.sensitivity)
     sensitivity = sensitivity + _hop(atoms, sensitivity, features, at, w)
     outward, inward = _mix(atoms, features, at, w.bond)
-    bonds = silu(_apply(outward, w.bond_hidden)) * sensitivity.index_select(0, at.center)
-    bonds = bonds + silu(_apply(inward, w.bond_hidden)) * sensitivity.index_select(0, at.neighbor)
+    bonds = silu(_apply(outward, w.bond_hidden), inplace=True) * sensitivity.index_select(0, at.center)
+    bonds = bonds + silu(_apply(inward, w.bond_hidden), inplace=True) * sensitivity.index_select(0, at.neighbor)
     per_bond = linear(bonds * linear(features.basis, w.bond_weight), w.bond_out)
     theta = _theta(atoms, sensitivity, bonds, features, at, w.angle)
     return Derivatives(per_bond[:, 0], theta, per_bond[:, 1], per_bond[:, 2])
@@ -118,9 +118,9 @@ def _mix(atoms: Tensor, features: Features, at: Ends, w: EdgeMix) -> tuple[Tenso
     bond = linear(features.basis[:, : w.basis.shape[1]], w.basis)
     bond = bond.index_add(0, at.short_bonds, _apply(features.short, w.short) * features.short_envelope)
     one, other = _apply(atoms, w.one), linear(atoms, w.other)
-    outward = one.index_select(0, at.center) + other.index_select(0, at.neighbor) + bond
-    inward = one.index_select(0, at.neighbor) + other.index_select(0, at.center) + bond
-    return silu(_normalise(outward, w.norm)), silu(_normalise(inward, w.norm))
+    outward = one.index_select(0, at.center).add_(other.index_select(0, at.neighbor)).add_(bond)
+    inward = one.index_select(0, at.neighbor).add_(other.index_select(0, at.center)).add_(bond)
+    return silu(_normalise(outward, w.norm), inplace=True), silu(_normalise(inward, w.norm), inplace=True)
 
 
 def _theta(atoms: Tensor, sensitivity: Tensor, bonds: Tensor, features: Features, at: Ends, w: AngleReadout) -> Tensor:
@@ -133,8 +133,9 @@ def _theta(atoms: Tensor, sensitivity: Tensor, bonds: Tensor, features: Features
     factor = factor + linear(sensitivity, w.neighbor_sensitivity).index_select(0, at.short_neighbor)
     weight = linear(features.short_basis, w.weight).repeat_interleave(2, 0)
     receiving, sending = at.angle_edges[:, 0], at.angle_edges[:, 1]
-    x = linear(features.angles, w.angle) + edges.index_select(0, receiving) + edges.index_select(0, sending)
-    message = silu(_normalise(x, w.norm)) * (factor.index_select(0, receiving) + factor.index_select(0, sending))
+    x = linear(features.angles, w.angle).add_(edges.index_select(0, receiving)).add_(edges.index_select(0, sending))
+    message = silu(_normalise(x, w.norm), inplace=True)
+    message = message * factor.index_select(0, receiving).add_(factor.index_select(0, sending))
     message = message * weight.index_select(0, receiving) * weight.index_select(0, sending)
     theta = linear(message, w.out)[:, 0]
     return theta + theta.index_select(0, at.angle_mirror)
