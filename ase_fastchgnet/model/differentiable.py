@@ -5,17 +5,19 @@ that is made of energies, forces and virials is the gradient of energies and of 
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import layer_norm, silu
 
 from ase_fastchgnet.graph import GraphBatch
-from ase_fastchgnet.model import reference
 from ase_fastchgnet.model.config import ModelConfig
 from ase_fastchgnet.model.engine.geometry import Geometry
 from ase_fastchgnet.model.engine.index import GraphIndex
 from ase_fastchgnet.model.engine.weights import AngleWeights, AtomConvWeights, BondConvWeights, EngineWeights
+from ase_fastchgnet.model.parameters import LayerNorm
 from fastchgnet_kernels.angle_basis.reference import INV_SQRT_PI, SHRINK
 from fastchgnet_kernels.bond_basis.reference import envelope
 from fastchgnet_kernels.gated_message.dual import PackedWeights
@@ -82,7 +84,7 @@ def features(
         if block < len(w.bond_convs):
             short = _bond_conv(atoms, short, angles, short_weight, index, w.bond_convs[block])
         if block < len(w.angle_updates):
-            read = before if config.parallel_updates else short
+            read = before if w.parallel_updates else short
             update = _angle_message(atoms, read, angles, index, w.angle_updates[block], None)
             angles = _add(_linear(angles, w.angle_embedding) if block == 0 else angles, update)
 
@@ -100,7 +102,7 @@ def _atom_conv(atoms: Dual, short: Dual, basis: Dual, weight: Dual, index: Graph
     if w.far_shift is not None:
         far = far._replace(value=far.value + index.has_angles[:, None] * w.far_shift)
     near, rows = _linear(short, w.bond), index.short_bonds.long()
-    bonds = Dual(*(x if x is None or y is None else x.index_copy(0, rows, y) for x, y in zip(far, near, strict=True)))
+    bonds = _pair(far, near, lambda x, y: x.index_copy(0, rows, y))
     table = _stack(_linear(atoms, w.center, w.bias), _linear(atoms, w.neighbor), bonds)
     to = Structure(index.edge_rows, index.edge_bond, index.edge_segments)
     message = gated_message(table, None, None, _packed(w.gated), weight, to)
@@ -119,9 +121,10 @@ def _angle_message(
     atoms: Dual, short: Dual, angles: Dual, index: GraphIndex, w: AngleWeights, weight: Dual | None
 ) -> Dual:
     """The gated MLP of every angle; with `weight` of the sending bonds, summed onto the receiving ones."""
+    w = _centered_first(w)
     centers = _select(_linear(atoms, w.center, w.bias), index.short_center)
     receiving = _linear(short, w.receiving)
-    edges = _add(centers, Dual(*(None if x is None else x.repeat_interleave(2, 0) for x in receiving)))
+    edges = _add(centers, _each(receiving, lambda x: x.repeat_interleave(2, 0)))
     table = _stack(edges, _linear(short, w.sending))
     if weight is None:
         to = Structure(index.angle_rows, None, None)
@@ -131,17 +134,30 @@ def _angle_message(
 
 
 def _energies(atoms: Dual, w: EngineWeights) -> Dual:
-    def read(x: Tensor) -> Tensor:
-        if w.readout_norm is not None:
-            # Not torch's layer_norm: the gradient of its tangent leaves out what its mean and deviation depend on.
-            x = x - x.mean(1, keepdim=True)
-            x = x * torch.rsqrt(x.square().mean(1, keepdim=True) + NORM_EPS)
-            x = x * w.readout_norm.weight + w.readout_norm.bias
-        return reference.read_out(x, w.readout)
+    x = atoms if w.readout_norm is None else _normalised(atoms, w.readout_norm)
+    for layer in w.readout[:-1]:
+        x = _silu(_linear(x, layer.weight.T, layer.bias))
+    x = _linear(x, w.readout[-1].weight.T, w.readout[-1].bias)
+    return Dual(x.value[:, 0], None if x.tangent is None else x.tangent[:, 0])
 
-    if atoms.tangent is None:
-        return Dual(read(atoms.value), None)
-    return Dual(*torch.func.jvp(read, (atoms.value,), (atoms.tangent,)))
+
+def _normalised(x: Dual, w: LayerNorm) -> Dual:
+    if x.tangent is None:
+        return Dual(layer_norm(x.value, x.value.shape[1:], w.weight, w.bias, NORM_EPS), None)
+    # Written out: torch's own gradient of layer_norm's tangent takes its mean and deviation for constants.
+    value = _centered(x.value)
+    r = torch.rsqrt(value.square().mean(1, keepdim=True) + NORM_EPS)
+    normed, tangent = value * r, _centered(x.tangent)
+    tangent = r * (tangent - normed * (normed * tangent).mean(1, keepdim=True))
+    return Dual(normed * w.weight + w.bias, tangent * w.weight)
+
+
+def _silu(x: Dual) -> Dual:
+    if x.tangent is None:
+        return Dual(silu(x.value), None)
+    sigma = torch.sigmoid(x.value)
+    value = x.value * sigma
+    return Dual(value, x.tangent * (sigma + value * (1 - sigma)))
 
 
 def _bond_basis(r: Dual, frequencies: Tensor, cutoff: float, exponent: int) -> Dual:
@@ -181,7 +197,28 @@ def _angle_basis(unit: Dual, edges: Tensor, frequencies: Tensor) -> Dual:
 
 
 def _packed(w: GatedWeights) -> PackedWeights:
-    return PackedWeights(*(None if halves is None else torch.stack(halves) for halves in w))
+    packed = PackedWeights(*(None if halves is None else torch.stack(halves) for halves in w))
+    if packed.scale is None or packed.second is None or packed.second_bias is None:
+        return packed
+    return packed._replace(second=_centered(packed.second), second_bias=_centered(packed.second_bias))
+
+
+def _centered(x: Tensor) -> Tensor:
+    """Without its mean over the last axis: a LayerNorm then has none to take away."""
+    return x - x.mean(-1, keepdim=True)
+
+
+def _centered_first(w: AngleWeights) -> AngleWeights:
+    """Core and gate of a first linear that a LayerNorm follows."""
+    if w.gated.scale is None or w.gated.second is not None:
+        return w
+
+    def centered(x: Tensor) -> Tensor:
+        return _centered(x.unflatten(-1, (2, -1))).flatten(-2)
+
+    parts = (centered(x) for x in (w.receiving, w.sending, w.angle, w.center, w.bias))
+    receiving, sending, angle, center, bias = parts
+    return AngleWeights(receiving, sending, angle, center, bias, w.gated)
 
 
 def _constant(x: Tensor, to: Direction | None) -> Dual:
@@ -193,8 +230,17 @@ def _linear(x: Dual, weight: Tensor, bias: Tensor | None = None) -> Dual:
     return Dual(value, None if x.tangent is None else x.tangent @ weight)
 
 
+def _each(x: Dual, linear: Callable[[Tensor], Tensor]) -> Dual:
+    return Dual(linear(x.value), None if x.tangent is None else linear(x.tangent))
+
+
+def _pair(x: Dual, y: Dual, linear: Callable[[Tensor, Tensor], Tensor]) -> Dual:
+    tangent = None if x.tangent is None or y.tangent is None else linear(x.tangent, y.tangent)
+    return Dual(linear(x.value, y.value), tangent)
+
+
 def _add(x: Dual, y: Dual) -> Dual:
-    return Dual(x.value + y.value, None if x.tangent is None or y.tangent is None else x.tangent + y.tangent)
+    return _pair(x, y, torch.add)
 
 
 def _times(x: Dual, y: Dual) -> Dual:
@@ -205,7 +251,7 @@ def _times(x: Dual, y: Dual) -> Dual:
 
 
 def _select(x: Dual, rows: Tensor) -> Dual:
-    return Dual(*(None if part is None else part.index_select(0, rows) for part in x))
+    return _each(x, lambda part: part.index_select(0, rows))
 
 
 def _stack(*parts: Dual) -> Dual:

@@ -52,7 +52,7 @@ class Network(torch.nn.Module):
         force = stress = None
         if forces == "conservative":
             context = _Context(graph, self.config, tuple(parameters))
-            energies, magmoms, force, virial = _Conservative.apply(context, *parameters.values())
+            energies, magmoms, force, virial = _Conservative.apply(context, *parameters.values())  # type: ignore[no-untyped-call]
             volume = graph.volume()
             stress = virial / volume.where(volume > 0, torch.inf)[:, None, None]
         elif forces is None:
@@ -108,7 +108,8 @@ class _Conservative(torch.autograd.Function):
         engine = Engine(_checkpoint(state, context.config), dtype=_dtype(state), device=str(parameters[0].device))
         found = engine.evaluate(context.graph)
         own = state[REFERENCE_ENERGIES].view(-1).index_select(0, context.graph.numbers - 1)
-        assert found.forces is not None and found.virial is not None
+        assert found.forces is not None
+        assert found.virial is not None
         return found.atom_energies - own, found.magmoms.clone(), found.forces.clone(), found.virial.clone()
 
     @staticmethod
@@ -118,7 +119,7 @@ class _Conservative(torch.autograd.Function):
         context = ctx.context
         graph, geometry = context.graph, measure(context.graph)
         with torch.enable_grad():
-            needed = [need for need in ctx.needs_input_grad[1:]]
+            needed = ctx.needs_input_grad[1:]
             leaves = [x.detach().requires_grad_(need) for x, need in zip(ctx.saved_tensors, needed, strict=True)]
             weights = _weights(dict(zip(context.names, leaves, strict=True)), context.config)
             to = direction(graph, geometry, -grad_forces, grad_virial)

@@ -37,18 +37,19 @@ class Rows(NamedTuple):
         return segment_sum.forward(grad_z, self.incidence.messages, self.incidence.messages_ptr)
 
 
-def row_blocks(n_rows: int) -> Iterator[tuple[int, int]]:
-    """(first row, last row + 1) of each block."""
-    for lo in range(0, n_rows, BLOCK_ROWS):
-        yield lo, min(lo + BLOCK_ROWS, n_rows)
+def row_blocks(n_rows: int, size: int | None = None) -> Iterator[tuple[int, int]]:
+    """(first row, last row + 1) of each block of `size` rows, BLOCK_ROWS by default."""
+    size = size or BLOCK_ROWS
+    for lo in range(0, n_rows, size):
+        yield lo, min(lo + size, n_rows)
 
 
-def segment_blocks(ptr: Tensor) -> Iterator[tuple[int, int, int, int]]:
-    """(first segment, last + 1, first row, last row + 1) of blocks of whole segments, about BLOCK_ROWS rows each."""
-    bounds = ptr.numpy()
+def segment_blocks(ptr: Tensor, size: int | None = None) -> Iterator[tuple[int, int, int, int]]:
+    """(first segment, last + 1, first row, last row + 1) of blocks of whole segments, about `size` rows each."""
+    bounds, size = ptr.numpy(), size or BLOCK_ROWS
     first, n_segments = 0, len(bounds) - 1
     while first < n_segments:
-        last = int(bounds.searchsorted(bounds[first] + BLOCK_ROWS, side="right")) - 1
+        last = int(bounds.searchsorted(bounds[first] + size, side="right")) - 1
         last = min(max(last, first + 1), n_segments)
         if bounds[last] > bounds[first]:
             yield first, last, int(bounds[first]), int(bounds[last])

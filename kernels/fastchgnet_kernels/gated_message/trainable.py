@@ -18,6 +18,8 @@ from fastchgnet_kernels.gated_message.rows import row_blocks, segment_blocks
 from fastchgnet_kernels.gated_message.scratch import Scratch, thread_scratch
 from fastchgnet_kernels.gated_message.weights import Incidence
 
+BLOCK_ROWS = 4096  # twice as many as where there are no tangents: there are more calls to a block
+
 
 class Dual(NamedTuple):
     """A value and its derivative along one direction; None where no direction is followed."""
@@ -42,7 +44,7 @@ def gated_message(
     z_m = Σ_k table[rows[m, k]] + x_m x_weight, table (T, 2D), x (messages, F), weight (W, D).
     """
     nothing = Dual(None, None)  # type: ignore[arg-type]
-    out, out_dot = _GatedMessage.apply(*table, *(x or nothing), x_weight, *(weight or nothing), *weights, to)
+    out, out_dot = _GatedMessage.apply(*table, *(x or nothing), x_weight, *(weight or nothing), *weights, to)  # type: ignore[no-untyped-call]
     return Dual(out, out_dot)
 
 
@@ -70,8 +72,8 @@ class _Inputs(NamedTuple):
 def _blocks(to: Structure) -> Iterator[tuple[int, int, int, int]]:
     """(first segment, last + 1, first message, last + 1); messages are their own segments where none are summed."""
     if to.segments is not None:
-        return segment_blocks(to.segments.ptr)
-    return ((lo, hi, lo, hi) for lo, hi in row_blocks(to.rows.ptr.shape[0] - 1))
+        return segment_blocks(to.segments.ptr, BLOCK_ROWS)
+    return ((lo, hi, lo, hi) for lo, hi in row_blocks(to.rows.ptr.shape[0] - 1, BLOCK_ROWS))
 
 
 class _GatedMessage(torch.autograd.Function):
@@ -115,7 +117,12 @@ class _GatedMessage(torch.autograd.Function):
                 if grad_p_dot is not None and factor_dot is not None:
                     grad_p.addcmul_(grad_p_dot, factor_dot)
                     grad_p_dot.mul_(factor)
-            sink.add(*dual.backward(grad_p, grad_p_dot, saved, w, new, grad_w), lo, hi)
+            if grad_p_dot is None or sink.z_dot is None:
+                dual.backward(grad_p, saved, w, new, grad_w, sink.z[lo:hi])
+            else:
+                out, out_dot = sink.z[lo:hi], sink.z_dot[lo:hi]
+                dual.dual_backward(grad_p, grad_p_dot, saved, w, new, grad_w, out=out, out_dot=out_dot)
+            sink.add_inputs(lo, hi)
         return (*sink.gradients(), *grad_w, None)
 
 
@@ -131,7 +138,8 @@ def _factors(inputs: _Inputs, incidence: Incidence, lo: int, hi: int, new: Scrat
 
 
 def _reduce(x: Tensor, to: Structure, first: int, last: int, lo: int) -> Tensor:
-    assert to.segments is not None and to.weighting is not None
+    assert to.segments is not None
+    assert to.weighting is not None
     order = to.weighting.ptr  # 0, 1, 2 …: the messages of a block are summed in the order they lie in
     return segment_sum.forward(x, order[: x.shape[0]], to.segments.ptr[first : last + 1] - lo)
 
@@ -151,9 +159,9 @@ class _Sink:
         self.inputs, self.to = inputs, to
 
         def rows(like: Tensor | None, columns: int) -> Tensor | None:
-            return None if like is None else inputs.table.new_empty(n, columns)
+            return None if like is None else like.new_empty(n, columns)
 
-        self.z, self.z_dot = rows(inputs.table, width), rows(inputs.table_dot, width)
+        self.z, self.z_dot = inputs.table.new_empty(n, width), rows(inputs.table_dot, width)
         self.weight, self.weight_dot = rows(inputs.weight, width // 2), rows(inputs.weight_dot, width // 2)
         self.x, self.x_dot = (None if x is None else torch.empty_like(x) for x in (inputs.x, inputs.x_dot))
         self.x_weight = None if inputs.x_weight is None else torch.zeros_like(inputs.x_weight)
@@ -166,24 +174,21 @@ class _Sink:
             self.weight[lo:hi].addcmul_(grad_dot, saved.tangent.p)
             torch.mul(grad_dot, saved.p, out=self.weight_dot[lo:hi])
 
-    def add(self, grad_z: Tensor, grad_z_dot: Tensor | None, lo: int, hi: int) -> None:
-        """Those of the pre-activations."""
+    def add_inputs(self, lo: int, hi: int) -> None:
+        """Those of the messages' own inputs, once those of their pre-activations are there."""
         inputs = self.inputs
-        sides = ((grad_z, self.z, inputs.x, self.x), (grad_z_dot, self.z_dot, inputs.x_dot, self.x_dot))
-        for grad, total, x, grad_x in sides:
-            if grad is None or total is None:
-                continue
-            total[lo:hi] = grad
-            if x is not None and grad_x is not None and self.x_weight is not None and inputs.x_weight is not None:
-                torch.mm(grad, inputs.x_weight.T, out=grad_x[lo:hi])
-                self.x_weight.addmm_(x[lo:hi].T, grad)
+        for z, x, grad_x in ((self.z, inputs.x, self.x), (self.z_dot, inputs.x_dot, self.x_dot)):
+            if z is not None and x is not None and grad_x is not None:
+                assert inputs.x_weight is not None
+                assert self.x_weight is not None
+                torch.mm(z[lo:hi], inputs.x_weight.T, out=grad_x[lo:hi])
+                self.x_weight.addmm_(x[lo:hi].T, z[lo:hi])
 
-    def gradients(self) -> _Inputs:
+    def gradients(self) -> tuple[Tensor | None, ...]:
         """Of all inputs, in their order."""
         table, table_dot = (_gather_transposed(grad, self.to.rows) for grad in (self.z, self.z_dot))
         weight, weight_dot = (_gather_transposed(grad, self.to.weighting) for grad in (self.weight, self.weight_dot))
-        assert table is not None
-        return _Inputs(table, table_dot, self.x, self.x_dot, self.x_weight, weight, weight_dot)
+        return table, table_dot, self.x, self.x_dot, self.x_weight, weight, weight_dot
 
 
 def _gather_transposed(grad: Tensor | None, incidence: Incidence | None) -> Tensor | None:
