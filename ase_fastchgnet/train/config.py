@@ -110,4 +110,4 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 
 # For a model that has been trained before.
-FINETUNE = TrainConfig(epochs=20, learning_rate=1e-3, reference_energies="refit")
+FINETUNE = TrainConfig(epochs=10, batch_size=8, learning_rate=1e-3, reference_energies="refit")

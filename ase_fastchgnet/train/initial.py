@@ -1,6 +1,7 @@
 """Weights before any training."""
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -25,6 +26,18 @@ def untrained(config: ModelConfig, seed: int) -> Checkpoint:
     return Checkpoint(name=UNTRAINED, config=config, parameters=parameters, sha256=f"untrained, seed {seed}")
 
 
+def with_direct_readout(checkpoint: Checkpoint, seed: int) -> Checkpoint:
+    """The model with a direct readout of random weights beside its own; itself, if it has one."""
+    if checkpoint.config.direct_readout:
+        return checkpoint
+    config = replace(checkpoint.config, direct_readout=True)
+    state = untrained(config, seed).parameters.to_state_dict(config)
+    state |= checkpoint.parameters.to_state_dict(checkpoint.config)
+    parameters = Parameters.from_state_dict(state, config)
+    sha256 = f"{checkpoint.sha256}, random readout, seed {seed}"
+    return Checkpoint(name=checkpoint.name, config=config, parameters=parameters, sha256=sha256)
+
+
 def _drawn(name: str, shape: tuple[int, ...], shapes: dict[str, tuple[int, ...]], generator: torch.Generator) -> Tensor:
     layer, _, kind = name.rpartition(".")
     if name == REFERENCE_ENERGIES:
@@ -34,7 +47,7 @@ def _drawn(name: str, shape: tuple[int, ...], shapes: dict[str, tuple[int, ...]]
         return unit * torch.arange(1, shape[0] + 1, dtype=torch.float64)
     if layer.endswith("embedding.embedding"):
         return torch.randn(shape, generator=generator, dtype=torch.float64)
-    weights = shapes[f"{layer}.weight"]
+    weights = shape if len(shape) == 2 else shapes.get(f"{layer}.weight", shape)
     if len(weights) == 1:  # a norm
         return torch.full(shape, 1.0 if kind == "weight" else 0.0, dtype=torch.float64)
     limit = 1 / math.sqrt(weights[1])

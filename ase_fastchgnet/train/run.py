@@ -12,6 +12,7 @@ from ase import Atoms
 
 from ase_fastchgnet.model.checkpoint import Checkpoint, load_checkpoint
 from ase_fastchgnet.model.network import Network
+from ase_fastchgnet.model.parameters import DIRECT_READOUT
 from ase_fastchgnet.progress import progress as progress_of
 from ase_fastchgnet.train.balance import BalancedBatchSampler
 from ase_fastchgnet.train.config import FINETUNE, TrainConfig
@@ -21,7 +22,7 @@ from ase_fastchgnet.train.dataset import GraphDataset
 from ase_fastchgnet.train.distributed import Ranks, ranks
 from ase_fastchgnet.train.errors import Errors, Parity, compare
 from ase_fastchgnet.train.folder import RunFolder
-from ase_fastchgnet.train.initial import untrained
+from ase_fastchgnet.train.initial import untrained, with_direct_readout
 from ase_fastchgnet.train.loop import STATE, Course, Saving, follow
 from ase_fastchgnet.train.optimiser import freeze_layers
 from ase_fastchgnet.train.report import plot_curves, plot_parity
@@ -116,7 +117,8 @@ def train(
         )
         sets = _datasets(material, folder, team)
         network = Network(material.start, dtype=DTYPES[config.dtype]).to(team.device)
-        freeze_layers(network, config.freeze)
+        unread = [DIRECT_READOUT] if network.config.direct_readout and config.forces == "conservative" else []
+        freeze_layers(network, [*config.freeze, *unread])
         tests = {name: dataset for name, dataset in sets.items() if name != "training"}
         before = _before(network, tests, config, team, folder)
         costs = TYPICAL.of_structures(sets["training"].sizes)
@@ -160,8 +162,9 @@ def finetune(
 
 def _start(model: str | os.PathLike[str] | Checkpoint | None, config: TrainConfig) -> Checkpoint:
     if model is None:
-        return untrained(load_checkpoint("0.3.0").config, config.seed)
-    return model if isinstance(model, Checkpoint) else load_checkpoint(model)
+        model = untrained(load_checkpoint("0.3.0").config, config.seed)
+    start = model if isinstance(model, Checkpoint) else load_checkpoint(model)
+    return with_direct_readout(start, config.seed) if config.forces == "direct" else start
 
 
 def _share(config: TrainConfig, team: Ranks) -> int:

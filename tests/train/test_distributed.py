@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from command import environment
 from safetensors.torch import load_file
@@ -17,6 +18,7 @@ from ase_fastchgnet.train.errors import loss_weights
 from ase_fastchgnet.train.labels import read_labelled
 from ase_fastchgnet.train.objective import loss
 from tests.train.material import write_labelled
+from tests.train.test_resume import kill_when, place
 
 TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 RUN = ["-m", "ase_fastchgnet", "finetune", "data.extxyz", "--epochs", "2", "--batch-size", "4", "--save-every", "0"]
@@ -70,3 +72,21 @@ def test_gradients_of_two_processes_are_those_of_one_up_to_rounding(tmp_path: Pa
         scale = max(float(gradient.abs().max()) for gradient in whole.values())
         worst = max(float((whole[name] - first[name]).abs().max()) for name in whole)
         assert worst < tolerance * scale, dtype
+
+
+def run(out: str, *more: str) -> list[str]:
+    return [*TWO, *RUN, "--out", out, *more]
+
+
+@pytest.mark.slow
+def test_two_processes_of_which_one_is_killed_go_on_to_the_same_bytes(tmp_path: Path) -> None:
+    write_labelled(tmp_path / "data.extxyz", 53)
+    environment_of_run = environment()
+    subprocess.run(run("whole"), cwd=tmp_path, env=environment_of_run, check=True, capture_output=True, timeout=300)
+    kill_when(run("killed"), tmp_path, lambda: place(tmp_path / "killed" / "state.safetensors") == (1, 8), child=1)
+    arguments = run("killed", "--resume")
+    done = subprocess.run(arguments, cwd=tmp_path, env=environment_of_run, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "from step 20 of 24" in done.stderr
+    for name in ("model.safetensors", "errors.json"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name

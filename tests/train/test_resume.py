@@ -1,5 +1,6 @@
 """A run that is killed goes on as if it had not been: real processes, SIGKILL, and files compared byte by byte."""
 
+import contextlib
 import json
 import os
 import signal
@@ -40,22 +41,39 @@ def place(path: Path) -> tuple[int, int]:
     return sampler["epoch"], sampler["done"]
 
 
-def kill_when(arguments: list[str], where: Path, reached: Callable[[], bool]) -> None:
-    """Starts a process and kills it as soon as `reached`; it is halted for every look, so that nothing is missed."""
+def kill_when(arguments: list[str], where: Path, reached: Callable[[], bool], *, child: int | None = None) -> None:
+    """Starts a process and kills it, or that child of it, as soon as `reached`; and waits for its end.
+
+    Whatever writes is halted for every look, so that no moment is missed.
+    """
     with open(where / "said.txt", "w") as said:
-        process = subprocess.Popen(arguments, cwd=where, env=environment(), stderr=said)
+        process = subprocess.Popen(arguments, cwd=where, env=environment(), stderr=said, stdout=said)
     try:
         for _ in range(20_000):
             time.sleep(0.01)
-            os.kill(process.pid, signal.SIGSTOP)
+            writers = [process.pid] if child is None else children(process.pid)
+            send(signal.SIGSTOP, writers)
             if reached():
-                return
-            os.kill(process.pid, signal.SIGCONT)
+                send(signal.SIGKILL, [writers[child or 0]])
+                send(signal.SIGCONT, writers)
+                break
+            send(signal.SIGCONT, writers)
             assert process.poll() is None, (where / "said.txt").read_text()
-        raise AssertionError("the place where it was to be killed was never reached")
+        assert process.wait(60) != 0
     finally:
         process.kill()
         process.wait()
+
+
+def children(parent: int) -> list[int]:
+    """Processes that another has started."""
+    return [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+
+
+def send(what: signal.Signals, to: list[int]) -> None:
+    for pid in to:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, what)
 
 
 def test_a_run_killed_in_the_middle_of_an_epoch_ends_with_the_same_bytes(folder: Path) -> None:

@@ -1,0 +1,141 @@
+"""Fine-tuning 0.3.0 on molybdenum (mlearn): how much better it gets there, and what it forgets elsewhere.
+
+    python -m benchmarks.finetune            all ways, writes results/finetune.json and docs/figures
+    python -m benchmarks.finetune --quick    a few structures and steps, one way, writes nothing
+
+Each way is `fastchgnet finetune` with its defaults in as many processes as there are cores (`torchrun`), on the 194
+training frames of Mo.  Tested are the test frames of mlearn, and what has not changed at all if nothing is forgotten:
+crystals of the Materials Project, moved and strained, with 0.3.0's own predictions as labels.
+"""
+
+import argparse
+import json
+import lzma
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import torch
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import read, write
+from rich.console import Console
+from rich.table import Table
+
+from ase_fastchgnet import load_checkpoint
+from ase_fastchgnet.train.labels import Labelled
+from ase_fastchgnet.train.replay import replayed
+from benchmarks._report import write_result
+
+DATA = Path(__file__).parent / "data"
+FIGURES = Path(__file__).parents[1] / "docs" / "figures"
+TESTS = ("Mo", "Cu", "Ni", "Li", "Si", "Ge", "crystals")
+N_REPLAY, N_CRYSTALS = 400, 60
+WAYS: dict[str, list[str]] = {
+    "nothing against forgetting": [],
+    "replay": ["--replay", "replay.extxyz"],
+    "replay, half of all": ["--replay", "replay.extxyz", "--replay-share", "0.5"],
+    "frozen: embeddings, two blocks": [
+        f"--freeze={layer}"
+        for layer in (
+            *("atom_embedding", "bond_embedding", "angle_embedding", "bond_basis_expansion", "angle_basis_expansion"),
+            *(
+                f"{kind}.{block}"
+                for kind in ("atom_conv_layers", "bond_conv_layers", "angle_layers")
+                for block in (0, 1)
+            ),
+        )
+    ],
+}
+
+
+def write_data(folder: Path, quick: bool) -> None:
+    """Mo-train, a test file of each name, and structures to replay."""
+    with lzma.open(DATA / "mlearn.extxyz.xz", "rt") as file:
+        frames = read(StringIO(file.read()), ":", format="extxyz")
+    assert isinstance(frames, list)
+    training = [frame for frame in frames if frame.info["split"] == "train"]
+    write(folder / "Mo-train.extxyz", training[:: 12 if quick else 1])
+    for element in TESTS[:-1]:
+        of_it = [f for f in frames if f.info["split"] == "test" and f.info["element"] == element]
+        write(folder / f"{element}.extxyz", of_it[:: 12 if quick else 1])
+    crystals = mp_crystals()
+    write(folder / "replay.extxyz", crystals[:N_REPLAY])
+    model, device = load_checkpoint("0.3.0"), torch.device("cpu")
+    count = 4 if quick else N_CRYSTALS
+    again = replayed(crystals[N_REPLAY:], model, count=count, seed=1, device=device)
+    write(folder / "crystals.extxyz", [with_labels(one) for one in again])
+
+
+def mp_crystals() -> list[Atoms]:
+    """2,000 crystals of the Materials Project."""
+    with lzma.open(DATA / "mp20_2000.jsonl.xz", "rt") as lines:
+        return [Atoms(**json.loads(line)["structure"]) for line in lines]
+
+
+def with_labels(one: Labelled) -> Atoms:
+    """Atoms that a file keeps the labels of."""
+    assert one.stress is not None
+    atoms = one.atoms.copy()
+    values = {"energy": one.energy, "forces": one.forces, "stress": one.stress, "magmoms": one.magmoms}
+    atoms.calc = SinglePointCalculator(atoms, **values)
+    return atoms
+
+
+def finetune(folder: Path, out: str, options: Sequence[str], processes: int) -> dict[str, Any]:
+    """Errors before and after, and the seconds of the whole command."""
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
+    tests = [f"--test={name}.extxyz" for name in TESTS]
+    command = [*start, "ase_fastchgnet", "finetune", "Mo-train.extxyz", "--out", out, *tests, *options]
+    began = time.perf_counter()
+    subprocess.run(command, cwd=folder, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True)
+    seconds = time.perf_counter() - began
+    errors = json.loads((folder / out / "errors.json").read_text())
+    return {"seconds": seconds, "config": json.loads((folder / out / "config.json").read_text()), "errors": errors}
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Errors of forces and energies, before and after."""
+    shown = Table(title="Mean absolute errors: forces, meV/Å | energies, meV/atom")
+    for column in ("", "seconds", *TESTS):
+        shown.add_column(column, justify="right" if column else "left")
+    shown.add_row("0.3.0", "", *(cell(rows[0]["errors"][name]["before"]) for name in TESTS))
+    for row in rows:
+        shown.add_row(row["way"], f"{row['seconds']:.0f}", *(cell(row["errors"][name]["after"]) for name in TESTS))
+    return shown
+
+
+def cell(errors: Mapping[str, float]) -> str:
+    return f"{1e3 * errors['force_mae_eV_A']:.0f} | {1e3 * errors['energy_mae_eV_per_atom']:.0f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Fine-tuning on molybdenum, and what is forgotten.")
+    parser.add_argument("--quick", action="store_true", help="a few structures, one epoch, nothing is written")
+    parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)), help="default: one per core")
+    options = parser.parse_args()
+    ways = {"nothing against forgetting": ["--epochs=1"]} if options.quick else WAYS
+    rows = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_data(folder, options.quick)
+        for number, (way, arguments) in enumerate(ways.items()):
+            found = finetune(folder, f"run{number}", arguments, options.processes)
+            rows.append({"way": way, "processes": options.processes, **found})
+            if not options.quick:
+                write_result("finetune", rows)  # after each, for they take minutes
+        if not options.quick:
+            for picture, kept in (("parity-Mo.png", "finetune-parity.png"), ("curves.png", "finetune-curves.png")):
+                (FIGURES / kept).write_bytes((folder / "run1" / picture).read_bytes())
+    console = Console(width=None if Console().is_terminal else 120)
+    console.print(table(rows))
+
+
+if __name__ == "__main__":
+    main()
