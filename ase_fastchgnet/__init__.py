@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from ase_fastchgnet.evaluation import evaluate as evaluate
     from ase_fastchgnet.model.checkpoint import load_checkpoint as load_checkpoint
     from ase_fastchgnet.model.checkpoint import save_checkpoint as save_checkpoint
-    from ase_fastchgnet.train.config import TrainConfig as TrainConfig
-    from ase_fastchgnet.train.run import Training as Training
-    from ase_fastchgnet.train.run import finetune as finetune
-    from ase_fastchgnet.train.run import train as train
+    from ase_fastchgnet.training.config import TrainConfig as TrainConfig
+    from ase_fastchgnet.training.run import Training as Training
+    from ase_fastchgnet.training.run import finetune as finetune
+    from ase_fastchgnet.training.run import train as train
     from ase_fastchgnet.workflows.dynamics import MDRun as MDRun
     from ase_fastchgnet.workflows.dynamics import md as md
     from ase_fastchgnet.workflows.elastic_band import ReactionPath as ReactionPath
@@ -98,15 +98,15 @@ _HOME = {
     "Relaxation": "ase_fastchgnet.workflows.relaxation",
     "RelaxationError": "ase_fastchgnet.workflows.relaxation",
     "Thermo": "ase_fastchgnet.workflows.thermo",
-    "TrainConfig": "ase_fastchgnet.train.config",
-    "Training": "ase_fastchgnet.train.run",
+    "TrainConfig": "ase_fastchgnet.training.config",
+    "Training": "ase_fastchgnet.training.run",
     "arrhenius": "ase_fastchgnet.workflows.transport",
     "diffusion": "ase_fastchgnet.workflows.transport",
     "elastic": "ase_fastchgnet.workflows.elasticity",
     "eos": "ase_fastchgnet.workflows.equation_of_state",
     "evaluate": "ase_fastchgnet.evaluation",
     "evaluate_many": "ase_fastchgnet.workflows.screening",
-    "finetune": "ase_fastchgnet.train.run",
+    "finetune": "ase_fastchgnet.training.run",
     "load_checkpoint": "ase_fastchgnet.model.checkpoint",
     "md": "ase_fastchgnet.workflows.dynamics",
     "md_replicas": "ase_fastchgnet.workflows.replicas",
@@ -118,7 +118,7 @@ _HOME = {
     "save_checkpoint": "ase_fastchgnet.model.checkpoint",
     "screen": "ase_fastchgnet.workflows.screening",
     "Screening": "ase_fastchgnet.workflows.screening",
-    "train": "ase_fastchgnet.train.run",
+    "train": "ase_fastchgnet.training.run",
 }
 
 

@@ -30,11 +30,11 @@ from rich.table import Table
 from ase_fastchgnet.graph import Cutoffs
 from ase_fastchgnet.model.checkpoint import load_checkpoint
 from ase_fastchgnet.model.network import Network
-from ase_fastchgnet.train.balance import DEALS, BalancedBatchSampler
-from ase_fastchgnet.train.cost import StepCost, fit
-from ase_fastchgnet.train.dataset import Batch, GraphDataset
-from ase_fastchgnet.train.labels import Labelled
-from ase_fastchgnet.train.objective import LossWeights, loss
+from ase_fastchgnet.training.balance import DEALS, BalancedBatchSampler
+from ase_fastchgnet.training.cost import StepCost, fit
+from ase_fastchgnet.training.dataset import Batch, GraphDataset
+from ase_fastchgnet.training.labels import Labelled
+from ase_fastchgnet.training.objective import LossWeights, loss
 from benchmarks._report import read_result, write_result
 from benchmarks.report import circumstances, fill, markdown
 

@@ -29,8 +29,8 @@ from rich.console import Console
 from rich.table import Table
 
 from ase_fastchgnet import load_checkpoint
-from ase_fastchgnet.train.labels import Labelled
-from ase_fastchgnet.train.replay import replayed
+from ase_fastchgnet.training.labels import Labelled
+from ase_fastchgnet.training.replay import replayed
 from benchmarks._report import write_result
 
 DATA = Path(__file__).parent / "data"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ase_fastchgnet.train.cost import StepCost
+from ase_fastchgnet.training.cost import StepCost
 from benchmarks import balance
 from benchmarks.balance import BATCH, GLOBAL, all_reduce, read_sizes, simulate
 

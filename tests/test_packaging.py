@@ -22,7 +22,7 @@ LAYERS = [  # a module may import its own row and the rows above it
     ["fastchgnet_kernels", "ase_fastchgnet.figures", "ase_fastchgnet.parallel", "ase_fastchgnet.progress"],
     ["ase_fastchgnet.graph"],
     ["ase_fastchgnet.model"],
-    ["ase_fastchgnet.evaluation", "ase_fastchgnet.train"],  # neighbours in a row are strangers
+    ["ase_fastchgnet.evaluation", "ase_fastchgnet.training"],  # neighbours in a row are strangers
     ["ase_fastchgnet.calculator"],
     ["ase_fastchgnet.workflows"],
     ["ase_fastchgnet.cli"],

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
-from ase_fastchgnet.train.config import FINETUNE, TrainConfig
+from ase_fastchgnet.training.config import FINETUNE, TrainConfig
 
 from .inputs import read_structures
 from .options import Device, Overwrite
@@ -206,7 +206,7 @@ def _run(
     _require_files(data, "DATA")
     _require_files(options["test"].values(), "--test")
     from ase_fastchgnet.model.checkpoint import load_checkpoint
-    from ase_fastchgnet.train.run import train
+    from ase_fastchgnet.training.run import train
 
     try:
         start = None if model is None else load_checkpoint(model)

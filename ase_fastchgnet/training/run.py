@@ -14,19 +14,19 @@ from ase_fastchgnet.model.checkpoint import Checkpoint, load_checkpoint
 from ase_fastchgnet.model.network import Network
 from ase_fastchgnet.model.parameters import DIRECT_READOUT
 from ase_fastchgnet.progress import progress as progress_of
-from ase_fastchgnet.train.balance import BalancedBatchSampler
-from ase_fastchgnet.train.config import FINETUNE, TrainConfig
-from ase_fastchgnet.train.cost import TYPICAL
-from ase_fastchgnet.train.data import DTYPES, VALIDATION, Material, Source, gather_material
-from ase_fastchgnet.train.dataset import GraphDataset
-from ase_fastchgnet.train.distributed import Ranks, ranks
-from ase_fastchgnet.train.errors import Errors, Parity, compare
-from ase_fastchgnet.train.folder import RunFolder
-from ase_fastchgnet.train.initial import untrained, with_direct_readout
-from ase_fastchgnet.train.loop import STATE, Course, Saving, follow
-from ase_fastchgnet.train.optimiser import freeze_layers
-from ase_fastchgnet.train.report import plot_curves, plot_parity
-from ase_fastchgnet.train.state import Position, load_state
+from ase_fastchgnet.training.balance import BalancedBatchSampler
+from ase_fastchgnet.training.config import FINETUNE, TrainConfig
+from ase_fastchgnet.training.cost import TYPICAL
+from ase_fastchgnet.training.data import DTYPES, VALIDATION, Material, Source, gather_material
+from ase_fastchgnet.training.dataset import GraphDataset
+from ase_fastchgnet.training.distributed import Ranks, ranks
+from ase_fastchgnet.training.errors import Errors, Parity, compare
+from ase_fastchgnet.training.folder import RunFolder
+from ase_fastchgnet.training.initial import untrained, with_direct_readout
+from ase_fastchgnet.training.loop import STATE, Course, Saving, follow
+from ase_fastchgnet.training.optimiser import freeze_layers
+from ase_fastchgnet.training.report import plot_curves, plot_parity
+from ase_fastchgnet.training.state import Position, load_state
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 
 from ase_fastchgnet.model.checkpoint import Checkpoint
-from ase_fastchgnet.train.comparison import compare_with_model
-from ase_fastchgnet.train.findings import SEVERITIES, Finding, structures
-from ase_fastchgnet.train.labels import Labelled
-from ase_fastchgnet.train.reference_energies import GAUSSIAN, composition, element_shifts
+from ase_fastchgnet.training.comparison import compare_with_model
+from ase_fastchgnet.training.findings import SEVERITIES, Finding, structures
+from ase_fastchgnet.training.labels import Labelled
+from ase_fastchgnet.training.reference_energies import GAUSSIAN, composition, element_shifts
 
 Floats = NDArray[np.float64]
 

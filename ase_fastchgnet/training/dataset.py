@@ -20,8 +20,8 @@ from torch import Tensor
 
 from ase_fastchgnet.graph import Cutoffs, GraphBatch, NeighborCache
 from ase_fastchgnet.graph.batch import check_index_range
-from ase_fastchgnet.train.columns import Column, InMemory, OnDisk, Rows, load
-from ase_fastchgnet.train.labels import Labelled
+from ase_fastchgnet.training.columns import Column, InMemory, OnDisk, Rows, load
+from ase_fastchgnet.training.labels import Labelled
 
 _log = logging.getLogger(__name__)
 

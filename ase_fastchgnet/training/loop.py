@@ -16,15 +16,15 @@ from torch import Tensor
 from ase_fastchgnet.model.checkpoint import save_checkpoint
 from ase_fastchgnet.model.network import Network
 from ase_fastchgnet.progress import Meter
-from ase_fastchgnet.train.balance import BalancedBatchSampler
-from ase_fastchgnet.train.config import TrainConfig
-from ase_fastchgnet.train.dataset import Batch, GraphDataset, prefetch
-from ase_fastchgnet.train.distributed import Ranks
-from ase_fastchgnet.train.errors import NAMES, Errors, errors_of, evaluate, loss_weights, sums_of
-from ase_fastchgnet.train.logs import Logs
-from ase_fastchgnet.train.objective import label_counts, loss
-from ase_fastchgnet.train.optimiser import MovingAverage, learning_rate, make_optimiser, trained
-from ase_fastchgnet.train.state import Position, copy_into, save_state
+from ase_fastchgnet.training.balance import BalancedBatchSampler
+from ase_fastchgnet.training.config import TrainConfig
+from ase_fastchgnet.training.dataset import Batch, GraphDataset, prefetch
+from ase_fastchgnet.training.distributed import Ranks
+from ase_fastchgnet.training.errors import NAMES, Errors, errors_of, evaluate, loss_weights, sums_of
+from ase_fastchgnet.training.logs import Logs
+from ase_fastchgnet.training.objective import label_counts, loss
+from ase_fastchgnet.training.optimiser import MovingAverage, learning_rate, make_optimiser, trained
+from ase_fastchgnet.training.state import Position, copy_into, save_state
 
 _log = logging.getLogger(__name__)
 

@@ -13,13 +13,13 @@ from ase.io import read
 from ase.units import GPa
 
 from ase_fastchgnet import FastCHGNet, load_checkpoint
-from ase_fastchgnet.train.config import TrainConfig
-from ase_fastchgnet.train.data import read as read_sources
-from ase_fastchgnet.train.data import split
-from ase_fastchgnet.train.labels import read_labelled
-from ase_fastchgnet.train.loop import TrainingError
-from ase_fastchgnet.train.run import Training, finetune, train
-from tests.train.material import crystals, write_labelled
+from ase_fastchgnet.training.config import TrainConfig
+from ase_fastchgnet.training.data import read as read_sources
+from ase_fastchgnet.training.data import split
+from ase_fastchgnet.training.labels import read_labelled
+from ase_fastchgnet.training.loop import TrainingError
+from ase_fastchgnet.training.run import Training, finetune, train
+from tests.training.material import crystals, write_labelled
 
 QUICK = TrainConfig(epochs=3, batch_size=4, learning_rate=2e-3, ema=0.8)
 FROZEN = ("atom_embedding", "atom_conv_layers.0", "bond_conv_layers.0")

@@ -14,8 +14,8 @@ from structures import STRUCTURES
 
 from ase_fastchgnet.graph import Cutoffs, build_batch
 from ase_fastchgnet.graph.size import size_of
-from ase_fastchgnet.train.dataset import Batch, GraphDataset, prefetch
-from ase_fastchgnet.train.labels import Labelled
+from ase_fastchgnet.training.dataset import Batch, GraphDataset, prefetch
+from ase_fastchgnet.training.labels import Labelled
 
 NAMES = [name for name, atoms in STRUCTURES.items() if len(atoms) <= 30]  # slabs, molecules, an atom without edges …
 
@@ -92,7 +92,7 @@ def test_what_is_done_to_a_batch_leaves_the_dataset_as_it_was(dataset: GraphData
 def test_the_same_data_are_built_once(data: list[Labelled], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "new" / "graphs"
     first = GraphDataset.build(data, Cutoffs(), folder)
-    monkeypatch.setattr("ase_fastchgnet.train.dataset.NeighborCache", None)  # a graph cannot be built any more
+    monkeypatch.setattr("ase_fastchgnet.training.dataset.NeighborCache", None)  # a graph cannot be built any more
     second = GraphDataset.build(data, Cutoffs(), folder)
     assert_same(first.batch(range(len(data))), second.batch(range(len(data))))
 

@@ -17,7 +17,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from ase.units import GPa
 from structures import STRUCTURES
 
-from ase_fastchgnet.train.labels import Labelled, read_labelled
+from ase_fastchgnet.training.labels import Labelled, read_labelled
 
 RANDOM = np.random.default_rng(0)
 

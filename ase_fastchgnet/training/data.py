@@ -12,13 +12,13 @@ from ase import Atoms
 
 from ase_fastchgnet.graph import Cutoffs
 from ase_fastchgnet.model.checkpoint import Checkpoint, load_checkpoint
-from ase_fastchgnet.train.checks import check_labels
-from ase_fastchgnet.train.config import TrainConfig
-from ase_fastchgnet.train.distributed import Ranks
-from ase_fastchgnet.train.initial import UNTRAINED
-from ase_fastchgnet.train.labels import Labelled, read_labelled
-from ase_fastchgnet.train.reference_energies import refit
-from ase_fastchgnet.train.replay import replayed
+from ase_fastchgnet.training.checks import check_labels
+from ase_fastchgnet.training.config import TrainConfig
+from ase_fastchgnet.training.distributed import Ranks
+from ase_fastchgnet.training.initial import UNTRAINED
+from ase_fastchgnet.training.labels import Labelled, read_labelled
+from ase_fastchgnet.training.reference_energies import refit
+from ase_fastchgnet.training.replay import replayed
 
 _log = logging.getLogger(__name__)
 

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ase_fastchgnet.model.network import Network, NetworkOutput
-from ase_fastchgnet.train.config import TrainConfig
-from ase_fastchgnet.train.dataset import Batch, GraphDataset, prefetch
-from ase_fastchgnet.train.distributed import Ranks
-from ase_fastchgnet.train.objective import LossParts, LossWeights, loss
+from ase_fastchgnet.training.config import TrainConfig
+from ase_fastchgnet.training.dataset import Batch, GraphDataset, prefetch
+from ase_fastchgnet.training.distributed import Ranks
+from ase_fastchgnet.training.objective import LossParts, LossWeights, loss
 
 BATCH_ROWS = 20_000  # edges + angles that are evaluated at once
 

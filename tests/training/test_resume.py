@@ -13,7 +13,7 @@ import pytest
 import safetensors
 from command import COMMAND, environment
 
-from tests.train.material import write_labelled
+from tests.training.material import write_labelled
 
 SETTINGS = ["--epochs=2", "--batch-size=1", "--save-every=0", "--learning-rate=0.002", "--test=test.extxyz"]
 

@@ -11,8 +11,8 @@ import torch
 from ase import Atoms
 
 from ase_fastchgnet.model.checkpoint import Checkpoint
-from ase_fastchgnet.train.labels import Labelled
-from ase_fastchgnet.train.predict import predict
+from ase_fastchgnet.training.labels import Labelled
+from ase_fastchgnet.training.predict import predict
 
 RATTLE = 0.08  # Å, standard deviation of each coordinate: forces up to a few eV/Å
 STRAIN = 0.03  # largest component of the strain

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ase_fastchgnet.train.balance import DEALS, BalancedBatchSampler, Deal, deal_lpt, deal_pairs
-from ase_fastchgnet.train.cost import TYPICAL, StepCost, fit
+from ase_fastchgnet.training.balance import DEALS, BalancedBatchSampler, Deal, deal_lpt, deal_pairs
+from ase_fastchgnet.training.cost import TYPICAL, StepCost, fit
 
 SIZES = Path(__file__).parents[2] / "benchmarks" / "data" / "mp_sizes.npz"
 ALL: list[Deal] = ["lpt", "pair", "random"]

@@ -8,10 +8,10 @@ from ase import units
 from numpy.typing import NDArray
 
 from ase_fastchgnet.model.checkpoint import Checkpoint
-from ase_fastchgnet.train.findings import Finding
-from ase_fastchgnet.train.labels import Labelled
-from ase_fastchgnet.train.predict import predict
-from ase_fastchgnet.train.reference_energies import fit
+from ase_fastchgnet.training.findings import Finding
+from ase_fastchgnet.training.labels import Labelled
+from ase_fastchgnet.training.predict import predict
+from ase_fastchgnet.training.reference_energies import fit
 
 Floats = NDArray[np.float64]
 

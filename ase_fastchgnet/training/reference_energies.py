@@ -20,8 +20,8 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from ase_fastchgnet.model.checkpoint import Checkpoint
-from ase_fastchgnet.train.labels import Labelled
-from ase_fastchgnet.train.predict import predict
+from ase_fastchgnet.training.labels import Labelled
+from ase_fastchgnet.training.predict import predict
 
 Floats = NDArray[np.float64]
 

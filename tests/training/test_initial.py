@@ -9,7 +9,7 @@ import torch
 
 from ase_fastchgnet.model.checkpoint import load_checkpoint
 from ase_fastchgnet.model.config import REFERENCE_ENERGIES
-from ase_fastchgnet.train.initial import untrained
+from ase_fastchgnet.training.initial import untrained
 
 
 def test_every_tensor_is_drawn_as_stock_draws_it() -> None:

@@ -8,7 +8,7 @@ from ase import Atoms
 from ase_fastchgnet.graph import Cutoffs, GraphBatch, NeighborCache, concatenate
 from ase_fastchgnet.model.checkpoint import Checkpoint
 from ase_fastchgnet.model.engine import Engine
-from ase_fastchgnet.train.labels import Labelled
+from ase_fastchgnet.training.labels import Labelled
 
 BATCH_ROWS = 20_000  # edges + angles in one batch
 

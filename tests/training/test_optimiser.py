@@ -8,8 +8,8 @@ from torch import Tensor
 
 from ase_fastchgnet.model.checkpoint import load_checkpoint
 from ase_fastchgnet.model.network import Network
-from ase_fastchgnet.train.config import TrainConfig
-from ase_fastchgnet.train.optimiser import (
+from ase_fastchgnet.training.config import TrainConfig
+from ase_fastchgnet.training.optimiser import (
     MovingAverage,
     freeze_layers,
     learning_rate,

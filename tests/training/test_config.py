@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ase_fastchgnet.train.config import FINETUNE, TrainConfig
+from ase_fastchgnet.training.config import FINETUNE, TrainConfig
 
 
 def test_settings_survive_their_file(tmp_path: Path) -> None:

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 import ase_fastchgnet
-from ase_fastchgnet.train.config import TrainConfig
-from ase_fastchgnet.train.errors import Errors, Parity
-from ase_fastchgnet.train.logs import FILES
-from ase_fastchgnet.train.loop import MODEL, STATE
-from ase_fastchgnet.train.report import plot_curves, plot_parity
+from ase_fastchgnet.training.config import TrainConfig
+from ase_fastchgnet.training.errors import Errors, Parity
+from ase_fastchgnet.training.logs import FILES
+from ase_fastchgnet.training.loop import MODEL, STATE
+from ase_fastchgnet.training.report import plot_curves, plot_parity
 
 CONFIG, RUN, ERRORS = "config.json", "run.json", "errors.json"
 CURVES = "curves.png"

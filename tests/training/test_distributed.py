@@ -12,13 +12,13 @@ from safetensors.torch import load_file
 from ase_fastchgnet.graph import Cutoffs
 from ase_fastchgnet.model.checkpoint import load_checkpoint
 from ase_fastchgnet.model.network import Network
-from ase_fastchgnet.train.config import TrainConfig
-from ase_fastchgnet.train.dataset import GraphDataset
-from ase_fastchgnet.train.errors import loss_weights
-from ase_fastchgnet.train.labels import read_labelled
-from ase_fastchgnet.train.objective import loss
-from tests.train.material import write_labelled
-from tests.train.test_resume import kill_when, place
+from ase_fastchgnet.training.config import TrainConfig
+from ase_fastchgnet.training.dataset import GraphDataset
+from ase_fastchgnet.training.errors import loss_weights
+from ase_fastchgnet.training.labels import read_labelled
+from ase_fastchgnet.training.objective import loss
+from tests.training.material import write_labelled
+from tests.training.test_resume import kill_when, place
 
 TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 RUN = ["-m", "ase_fastchgnet", "finetune", "data.extxyz", "--epochs", "2", "--batch-size", "4", "--save-every", "0"]
@@ -32,12 +32,12 @@ from safetensors.torch import save_file
 from ase_fastchgnet.graph import Cutoffs
 from ase_fastchgnet.model.checkpoint import load_checkpoint
 from ase_fastchgnet.model.network import Network
-from ase_fastchgnet.train.config import TrainConfig
-from ase_fastchgnet.train.dataset import GraphDataset
-from ase_fastchgnet.train.distributed import ranks
-from ase_fastchgnet.train.errors import loss_weights
-from ase_fastchgnet.train.labels import read_labelled
-from ase_fastchgnet.train.objective import label_counts, loss
+from ase_fastchgnet.training.config import TrainConfig
+from ase_fastchgnet.training.dataset import GraphDataset
+from ase_fastchgnet.training.distributed import ranks
+from ase_fastchgnet.training.errors import loss_weights
+from ase_fastchgnet.training.labels import read_labelled
+from ase_fastchgnet.training.objective import label_counts, loss
 
 config = TrainConfig()
 with ranks("cpu") as team:

@@ -8,9 +8,9 @@ import torch
 from structures import STRUCTURES
 
 from ase_fastchgnet import evaluate, load_checkpoint
-from ase_fastchgnet.train.labels import Labelled
-from ase_fastchgnet.train.predict import predict
-from ase_fastchgnet.train.reference_energies import ENOUGH, composition, element_shifts, fit, refit
+from ase_fastchgnet.training.labels import Labelled
+from ase_fastchgnet.training.predict import predict
+from ase_fastchgnet.training.reference_energies import ENOUGH, composition, element_shifts, fit, refit
 
 CHECKPOINT = load_checkpoint("0.3.0")
 NAMES = ("LiMnO2", "MgO", "Si", "NaCl", "Cu fcc", "LiMnO2 compressed", "LiMnO2 skewed")

@@ -12,9 +12,9 @@ from ase.units import Bohr, GPa, Hartree, Rydberg, kcal, mol
 from structures import STRUCTURES
 
 from ase_fastchgnet import load_checkpoint
-from ase_fastchgnet.train.checks import Report, check_labels
-from ase_fastchgnet.train.labels import Labelled
-from ase_fastchgnet.train.predict import predict
+from ase_fastchgnet.training.checks import Report, check_labels
+from ase_fastchgnet.training.labels import Labelled
+from ase_fastchgnet.training.predict import predict
 
 CHECKPOINT = load_checkpoint("0.3.0")
 NAMES = ("LiMnO2", "MgO", "Si", "NaCl", "W bcc, cubic cell")

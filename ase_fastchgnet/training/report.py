@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ase_fastchgnet.figures import BLUE, GREY, ORANGE, new_figure
-from ase_fastchgnet.train.errors import Errors, Pairs, Parity
+from ase_fastchgnet.training.errors import Errors, Pairs, Parity
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

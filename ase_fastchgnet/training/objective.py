@@ -16,7 +16,7 @@ from torch.nn.functional import huber_loss
 from ase_fastchgnet.model.network import NetworkOutput
 
 if TYPE_CHECKING:
-    from ase_fastchgnet.train.dataset import Batch, Labels
+    from ase_fastchgnet.training.dataset import Batch, Labels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
