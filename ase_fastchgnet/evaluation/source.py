@@ -7,7 +7,14 @@ from typing import Literal
 
 import torch
 
-from ase_fastchgnet.model.checkpoint import DIRECT, RELEASED, Checkpoint, is_released, load_checkpoint
+from ase_fastchgnet.model.checkpoint import (
+    DIRECT,
+    RELEASED,
+    Checkpoint,
+    is_released,
+    load_checkpoint,
+    with_released_readout,
+)
 
 Forces = Literal["conservative", "direct"]
 ModelSource = str | os.PathLike[str] | Checkpoint
@@ -22,8 +29,8 @@ def load_weights(source: ModelSource, forces: Forces = "conservative") -> Checkp
     checkpoint = source if isinstance(source, Checkpoint) else load_checkpoint(source)
     if forces == "conservative" or checkpoint.config.direct_readout:
         return checkpoint
-    if checkpoint.name in DIRECT and checkpoint == load_checkpoint(checkpoint.name):
-        return load_checkpoint(DIRECT[checkpoint.name])
+    if (with_readout := with_released_readout(checkpoint)) is not None:
+        return with_readout
     raise ValueError(
         f"model {checkpoint.name!r} has no weights for direct forces; use one of {', '.join(map(repr, DIRECT))}, a "
         "model that was trained with forces='direct', or forces='conservative'"

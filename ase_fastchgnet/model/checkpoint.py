@@ -61,6 +61,13 @@ def load_checkpoint(model: str | os.PathLike[str], *, trust_pickle: bool = False
     raise ValueError(f"{path}: unknown kind of file; expected .safetensors or stock {', '.join(STOCK_SUFFIXES)}")
 
 
+def with_released_readout(checkpoint: Checkpoint) -> Checkpoint | None:
+    """A released model with the direct readout that comes with it; None if this is none, or none comes with it."""
+    if checkpoint.name in DIRECT and checkpoint == _load_released(checkpoint.name):
+        return _load_released(DIRECT[checkpoint.name])
+    return None
+
+
 def is_released(model: object) -> bool:
     """Whether this is the name of a model that comes with the package."""
     return model in RELEASED or model in DIRECT.values()

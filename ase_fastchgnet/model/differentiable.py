@@ -14,10 +14,12 @@ from torch.nn.functional import layer_norm, silu
 
 from ase_fastchgnet.graph import GraphBatch
 from ase_fastchgnet.model.config import ModelConfig
+from ase_fastchgnet.model.engine.direct_readout import Features
 from ase_fastchgnet.model.engine.geometry import Geometry
 from ase_fastchgnet.model.engine.index import GraphIndex
 from ase_fastchgnet.model.engine.weights import AngleWeights, AtomConvWeights, BondConvWeights, EngineWeights
 from ase_fastchgnet.model.parameters import LayerNorm
+from fastchgnet_kernels import bond_basis
 from fastchgnet_kernels.angle_basis.reference import INV_SQRT_PI, SHRINK
 from fastchgnet_kernels.bond_basis.reference import envelope
 from fastchgnet_kernels.gated_message.dual import PackedWeights
@@ -33,14 +35,17 @@ class Direction(NamedTuple):
     short_unit: Tensor  # (2 short, 3)
 
 
-class Features(NamedTuple):
-    """What the network knows of a batch after its last block."""
+class Pass(NamedTuple):
+    """A finished forward pass."""
 
     energies: Dual  # (atoms,) eV, without reference energies
     magmoms: Tensor  # (atoms,) μ_B
-    atoms: Dual  # (atoms, 64)
-    short: Dual  # (short, 64)
-    basis: Dual  # (bonds, n_radial)
+    # What the direct readout reads besides, values only.
+    atoms: list[Tensor]  # (atoms, 64) each, entering each block and after the last
+    short: list[Tensor]  # (short, 64) each, entering each block
+    angles: Tensor  # (angles, 64) entering the last bond convolution
+    basis: Tensor  # (bonds, n_radial)
+    short_basis: Tensor  # (short, n_radial)
 
 
 def direction(graph: GraphBatch, geometry: Geometry, positions: Tensor, strain: Tensor) -> Direction:
@@ -57,15 +62,15 @@ def direction(graph: GraphBatch, geometry: Geometry, positions: Tensor, strain: 
     return Direction(length, short_length, torch.stack([unit, -unit], 1).view(-1, 3))
 
 
-def features(
+def forward(
     w: EngineWeights,
     config: ModelConfig,
     graph: GraphBatch,
     index: GraphIndex,
     geometry: Geometry,
     to: Direction | None,
-) -> Features:
-    """Everything that is read out, for weights that may require gradients; with tangents if there is a direction."""
+) -> Pass:
+    """The whole model, for weights that may require gradients; with tangents if there is a direction."""
     length = Dual(geometry.length, to and to.length)
     short_length = Dual(geometry.short_length, to and to.short_length)
     basis = _bond_basis(length, w.atom_frequencies, config.atom_cutoff, config.envelope_exponent)
@@ -76,9 +81,10 @@ def features(
     atoms = _constant(w.embedding.index_select(0, graph.numbers - 1), to)
     short = _linear(_select(basis, graph.short_bonds), w.bond_embedding)
     angles = _angle_basis(unit, index.angle_edges, w.angle_frequencies)
-    sites = atoms
+    atoms_in, short_in = [], []
     for block, conv in enumerate(w.atom_convs):
-        sites = atoms
+        atoms_in.append(atoms.value)
+        short_in.append(short.value)
         atoms = _atom_conv(atoms, short, basis, weight, index, conv)
         before = short
         if block < len(w.bond_convs):
@@ -88,13 +94,40 @@ def features(
             update = _angle_message(atoms, read, angles, index, w.angle_updates[block], None)
             angles = _add(_linear(angles, w.angle_embedding) if block == 0 else angles, update)
 
-    return Features(
+    return Pass(
         energies=_energies(atoms, w),
-        magmoms=torch.addmm(w.magmom_bias, sites.value, w.magmom)[:, 0].abs(),
-        atoms=atoms,
-        short=short,
-        basis=basis,
+        magmoms=torch.addmm(w.magmom_bias, atoms_in[-1], w.magmom)[:, 0].abs(),
+        atoms=[*atoms_in, atoms.value],
+        short=short_in,
+        angles=(angles if w.angle_updates else _linear(angles, w.angle_embedding)).value,
+        basis=basis.value,
+        short_basis=short_basis.value,
     )
+
+
+def readout_features(found: Pass, w: EngineWeights, config: ModelConfig, geometry: Geometry) -> Features:
+    """What the direct readout reads, differentiable as far as the pass is."""
+    exponent = config.envelope_exponent
+    slope = bond_basis.slope(geometry.length, w.atom_frequencies, config.atom_cutoff, exponent)
+    u, _ = envelope(geometry.short_length / config.bond_cutoff, exponent)
+    return Features(
+        atoms=torch.cat(found.atoms, 1),
+        sensitivity=_sensitivity(found.atoms[-1], w),
+        short=torch.cat(found.short, 1),
+        angles=found.angles,
+        basis=torch.cat([found.basis, slope], 1),
+        short_basis=found.short_basis,
+        short_envelope=u[:, None].to(found.basis.dtype),
+    )
+
+
+def _sensitivity(atoms: Tensor, w: EngineWeights) -> Tensor:
+    """∂(energy of the atom)/∂(features after the last block), (atoms, 64)."""
+    trained = torch.is_grad_enabled()
+    with torch.enable_grad():
+        x = atoms if atoms.requires_grad else atoms.detach().requires_grad_()
+        (grad,) = torch.autograd.grad(_energies(Dual(x, None), w).value.sum(), x, create_graph=trained)
+    return grad
 
 
 def _atom_conv(atoms: Dual, short: Dual, basis: Dual, weight: Dual, index: GraphIndex, w: AtomConvWeights) -> Dual:

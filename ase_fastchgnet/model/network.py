@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ase_fastchgnet.graph import GraphBatch
+from ase_fastchgnet.model import differentiable
 from ase_fastchgnet.model.checkpoint import Checkpoint
 from ase_fastchgnet.model.config import REFERENCE_ENERGIES, ModelConfig
-from ase_fastchgnet.model.differentiable import direction, features
-from ase_fastchgnet.model.engine import Engine
+from ase_fastchgnet.model.engine import Engine, direct_readout
 from ase_fastchgnet.model.engine.geometry import measure
 from ase_fastchgnet.model.engine.index import build_index
 from ase_fastchgnet.model.engine.weights import EngineWeights, pack
@@ -47,20 +47,17 @@ class Network(torch.nn.Module):
             _plant(self, name, torch.nn.Parameter(tensor.to(kept, copy=True), requires_grad=not frozen))
 
     def forward(self, graph: GraphBatch, *, forces: Literal["conservative", "direct"] | None) -> NetworkOutput:
-        """Energies and magnetic moments; forces and stress by differentiation ("conservative") or from the heads."""
+        """Energies and magnetic moments; forces and stress by differentiation, or from the readout ("direct")."""
         parameters = dict(self.named_parameters())
         force = stress = None
         if forces == "conservative":
             context = _Context(graph, self.config, tuple(parameters))
             energies, magmoms, force, virial = _Conservative.apply(context, *parameters.values())  # type: ignore[no-untyped-call]
+        else:
+            energies, magmoms, force, virial = _direct(parameters, self.config, graph, read_out=forces is not None)
+        if virial is not None:
             volume = graph.volume()
             stress = virial / volume.where(volume > 0, torch.inf)[:, None, None]
-        elif forces is None:
-            weights = _weights(parameters, self.config)
-            found = features(weights, self.config, graph, build_index(graph), measure(graph), None)
-            energies, magmoms = found.energies.value.double(), found.magmoms.double()
-        else:
-            raise NotImplementedError("direct")
         own = parameters[REFERENCE_ENERGIES].view(-1).index_select(0, graph.numbers - 1)
         total = energies.new_zeros(graph.n_systems).index_add(0, graph.system_of_atom, energies + own)
         return NetworkOutput(total, magmoms, force, stress)
@@ -83,6 +80,24 @@ def _plant(root: torch.nn.Module, name: str, parameter: torch.nn.Parameter) -> N
             root.add_module(step, torch.nn.Module())
         root = cast(torch.nn.Module, root._modules[step])
     root.register_parameter(leaf, parameter)
+
+
+def _direct(
+    parameters: Mapping[str, Tensor], config: ModelConfig, graph: GraphBatch, *, read_out: bool
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """Energies of atoms and magnetic moments, and with `read_out` forces and virials: one pass, under autograd."""
+    weights = _weights(parameters, config)
+    index, geometry = build_index(graph), measure(graph)
+    found = differentiable.forward(weights, config, graph, index, geometry, None)
+    energies, magmoms = found.energies.value.double(), found.magmoms.double()
+    if not read_out:
+        return energies, magmoms, None, None
+    if weights.direct_readout is None:
+        raise ValueError("the model has no weights for direct forces; see training.initial.with_direct_readout")
+    features = differentiable.readout_features(found, weights, config, geometry)
+    at = direct_readout.ends(graph, index)
+    derivatives = direct_readout.derivatives(features, at, weights.direct_readout)
+    return energies, magmoms, *direct_readout.forces_and_virial(derivatives, graph, geometry, at)
 
 
 class _Context(NamedTuple):
@@ -122,8 +137,8 @@ class _Conservative(torch.autograd.Function):
             needed = ctx.needs_input_grad[1:]
             leaves = [x.detach().requires_grad_(need) for x, need in zip(ctx.saved_tensors, needed, strict=True)]
             weights = _weights(dict(zip(context.names, leaves, strict=True)), context.config)
-            to = direction(graph, geometry, -grad_forces, grad_virial)
-            found = features(weights, context.config, graph, build_index(graph), geometry, to)
+            to = differentiable.direction(graph, geometry, -grad_forces, grad_virial)
+            found = differentiable.forward(weights, context.config, graph, build_index(graph), geometry, to)
             assert found.energies.tangent is not None
             scalar = (
                 torch.dot(grad_energy, found.energies.value.double())

@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ase_fastchgnet.model.checkpoint import Checkpoint
+from ase_fastchgnet.model.checkpoint import Checkpoint, with_released_readout
 from ase_fastchgnet.model.config import REFERENCE_ENERGIES, ModelConfig
 from ase_fastchgnet.model.parameters import Parameters, stock_shapes
 
@@ -27,9 +27,11 @@ def untrained(config: ModelConfig, seed: int) -> Checkpoint:
 
 
 def with_direct_readout(checkpoint: Checkpoint, seed: int) -> Checkpoint:
-    """The model with a direct readout of random weights beside its own; itself, if it has one."""
+    """The model with a direct readout: its own, the one that comes with a released model, or one of random weights."""
     if checkpoint.config.direct_readout:
         return checkpoint
+    if (released := with_released_readout(checkpoint)) is not None:
+        return released
     config = replace(checkpoint.config, direct_readout=True)
     state = untrained(config, seed).parameters.to_state_dict(config)
     state |= checkpoint.parameters.to_state_dict(checkpoint.config)

@@ -47,5 +47,5 @@ def slope(r: Tensor, frequencies: Tensor, cutoff: float, exponent: int) -> Tenso
     u, u_slope = envelope(r / cutoff, exponent)
     phase = torch.outer(r / cutoff, frequencies)
     scale = math.sqrt(2 / cutoff) / r
-    cosine_part = torch.cos(phase).mul_(frequencies).mul_((scale * u / cutoff)[:, None])
-    return phase.sin_().mul_((scale * (u_slope / cutoff - u / r))[:, None]).add_(cosine_part).to(dtype)
+    cosine_part = torch.cos(phase) * frequencies * (scale * u / cutoff)[:, None]
+    return (torch.sin(phase) * (scale * (u_slope / cutoff - u / r))[:, None] + cosine_part).to(dtype)
