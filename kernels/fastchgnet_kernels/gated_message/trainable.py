@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from fastchgnet_kernels import segment_sum
 from fastchgnet_kernels.gated_message import dual
@@ -100,6 +101,7 @@ class _GatedMessage(torch.autograd.Function):
         return out, out_dot
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
         grad_out, grad_out_dot = grads
         inputs, w, to = _Inputs(*ctx.saved_tensors[:7]), PackedWeights(*ctx.saved_tensors[7:]), ctx.to
