@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import layer_norm, silu
 
 from ase_fastchgnet.graph import GraphBatch
+from ase_fastchgnet.model import readout
 from ase_fastchgnet.model.config import ModelConfig
 from ase_fastchgnet.model.engine.direct_readout import Features
 from ase_fastchgnet.model.engine.geometry import Geometry
@@ -123,10 +124,11 @@ def readout_features(found: Pass, w: EngineWeights, config: ModelConfig, geometr
 
 def _sensitivity(atoms: Tensor, w: EngineWeights) -> Tensor:
     """∂(energy of the atom)/∂(features after the last block), (atoms, 64)."""
-    trained = torch.is_grad_enabled()
-    with torch.enable_grad():
-        x = atoms if atoms.requires_grad else atoms.detach().requires_grad_()
-        (grad,) = torch.autograd.grad(_energies(Dual(x, None), w).value.sum(), x, create_graph=trained)
+    if not torch.is_grad_enabled():
+        saved = readout.energies(atoms, w.readout_norm, w.readout)[2]
+        return readout.energies_backward(saved, w.readout_norm, w.readout)
+    x = atoms if atoms.requires_grad else atoms.detach().requires_grad_()
+    (grad,) = torch.autograd.grad(_energies(Dual(x, None), w).value.sum(), x, create_graph=True)
     return grad
 
 

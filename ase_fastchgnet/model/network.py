@@ -64,7 +64,8 @@ class Network(torch.nn.Module):
 
     def checkpoint(self, name: str) -> Checkpoint:
         """The present weights, to be saved by `save_checkpoint` or used by the calculator."""
-        state = {key: tensor.detach().to("cpu", torch.float64) for key, tensor in self.state_dict().items()}
+        # Copies, also of what is in float64 on the CPU already: training goes on.
+        state = {key: tensor.detach().to("cpu", torch.float64, copy=True) for key, tensor in self.state_dict().items()}
         digest = hashlib.sha256()
         for key, tensor in state.items():
             digest.update(key.encode() + tensor.numpy().tobytes())

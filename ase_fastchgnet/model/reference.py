@@ -21,8 +21,9 @@ from ase_fastchgnet.model.parameters import GatedMLP, LayerNorm, Linear
 class ReferenceTape:
     """A finished forward pass, ready to be differentiated."""
 
-    output: ModelOutput
-    energy: Tensor  # ()
+    output: ModelOutput  # detached
+    energies: Tensor  # (atoms,) eV, without reference energies
+    magmoms: Tensor  # (atoms,) μ_B
     positions: Tensor  # (atoms, 3), leaf
     strain: Tensor  # (systems, 3, 3), leaf
 
@@ -55,7 +56,7 @@ class ReferenceModel:
     def backward(self, tape: ReferenceTape) -> tuple[Tensor, Tensor]:
         """Forces (atoms, 3) = -∂E/∂positions and virials (systems, 3, 3) = ∂E/∂strain."""
         grad_positions, grad_strain = torch.autograd.grad(
-            tape.energy, (tape.positions, tape.strain), retain_graph=True, materialize_grads=True
+            tape.energies.sum(), (tape.positions, tape.strain), retain_graph=True, materialize_grads=True
         )
         return -grad_positions.double(), grad_strain.double()
 
@@ -107,7 +108,7 @@ class ReferenceModel:
             forces=None,
             virial=None,
         )
-        return ReferenceTape(output, energies.sum(), positions, strain)
+        return ReferenceTape(output, energies, magmoms, positions, strain)
 
 
 def edge_vectors(graph: GraphBatch, positions: Tensor, strain: Tensor) -> Tensor:

@@ -40,11 +40,11 @@ def gradients(
     With g_b = ∂E/∂r_b: F[centre] -= g_b, F[neighbour] += g_b, and ∂E/∂strain = Σ_b r_b ⊗ g_b.
     """
     grad_vector = geometry.vector * (grad_length / geometry.length)[:, None]
-    if grad_short_unit.shape[0] > 0:
-        unit = geometry.short_unit[::2]
-        grad_unit = grad_short_unit[::2] - grad_short_unit[1::2]
-        along = (grad_unit * unit).sum(1, keepdim=True)
-        grad_vector.index_add_(0, graph.short_bonds, (grad_unit - along * unit) / geometry.short_length[:, None])
+    # Also where there is no short bond: then all weights still take part in what is differentiated by them.
+    unit = geometry.short_unit[::2]
+    grad_unit = grad_short_unit[::2] - grad_short_unit[1::2]
+    along = (grad_unit * unit).sum(1, keepdim=True)
+    grad_vector.index_add_(0, graph.short_bonds, (grad_unit - along * unit) / geometry.short_length[:, None])
     edge = graph.edges_of_bond[:, 0]
     center, neighbor = graph.center.index_select(0, edge), graph.neighbor.index_select(0, edge)
     forces = torch.zeros_like(graph.positions)
