@@ -73,7 +73,7 @@ def against_dft(frames: Sequence[Atoms], name: str) -> dict[str, Any]:
     truth = np.concatenate([atoms.get_forces() for atoms in frames])
     errors = {}
     for forces in ("conservative", "direct"):
-        found = evaluate(frames, forces=forces, on_isolated_atoms="ignore")  # type: ignore[arg-type]
+        found = evaluate(frames, forces=forces, on_isolated_atoms="ignore")
         errors[forces] = 1000 * float(np.abs(np.concatenate([p.forces for p in found]) - truth).mean())
     ratio = errors["direct"] / errors["conservative"]
     return {"part": "DFT", "frames": name, "structures": len(frames), "unit": "meV/Å", **errors, "ratio": ratio}

@@ -4,8 +4,8 @@
     python -m benchmarks.train --threads 1 --batch 16 --rounds 3
 
 Same frames (64 of MPtrj), same batches, same targets (energy, forces, stress), same weights to start from, graphs built
-beforehand on both sides. Stock is its Trainer's `_train`, which is an epoch; ours is what `training.loop` does in a step.
-A round is one epoch of each side, in turns, so that a busy machine is busy for all.
+beforehand on both sides. Stock is its Trainer's `_train`, which is an epoch; ours does in a step what `training.loop`
+does. A round is one epoch of each side, in turns, so that a busy machine is busy for all.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ase import units
 from rich.console import Console
 from rich.table import Table
 
@@ -48,11 +49,13 @@ def stock_epoch(batch_size: int) -> Epoch:
 
         model = CHGNet.load(use_device="cpu", verbose=False)
         labelled = read_labelled(FRAMES)
+        frames = [one.atoms for one in labelled]
+        energies, forces, stresses = zip(*((one.energy, one.forces, one.stress) for one in labelled), strict=True)
         data = StructureData(
-            [AseAtomsAdaptor.get_structure(one.atoms) for one in labelled],
-            [one.energy / len(one.atoms) for one in labelled],
-            [one.forces for one in labelled],
-            stresses=[one.stress * (-10 / 0.00624150907446) for one in labelled],  # kilobar, compression positive
+            [AseAtomsAdaptor.get_structure(atoms) for atoms in frames],
+            [energy / len(atoms) for energy, atoms in zip(energies, frames, strict=True)],
+            list(forces),
+            stresses=[stress / -(units.GPa / 10) for stress in stresses],  # kilobar, compression positive
             graph_converter=model.graph_converter,
             shuffle=False,
         )
