@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ase_fastchgnet.evaluation import evaluate as evaluate
     from ase_fastchgnet.model.checkpoint import load_checkpoint as load_checkpoint
     from ase_fastchgnet.model.checkpoint import save_checkpoint as save_checkpoint
+    from ase_fastchgnet.training.config import FINETUNE as FINETUNE
     from ase_fastchgnet.training.config import TrainConfig as TrainConfig
     from ase_fastchgnet.training.run import Training as Training
     from ase_fastchgnet.training.run import finetune as finetune
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "FINETUNE",
     "Arrhenius",
     "Diffusion",
     "DynamicsError",
@@ -89,6 +91,7 @@ _HOME = {
     "DynamicsError": "ase_fastchgnet.workflows.watch",
     "Elasticity": "ase_fastchgnet.workflows.elasticity",
     "EquationOfState": "ase_fastchgnet.workflows.equation_of_state",
+    "FINETUNE": "ase_fastchgnet.training.config",
     "FastCHGNet": "ase_fastchgnet.calculator",
     "MDRun": "ase_fastchgnet.workflows.dynamics",
     "Phonons": "ase_fastchgnet.workflows.lattice_dynamics",

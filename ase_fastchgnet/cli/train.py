@@ -189,7 +189,7 @@ def finetune(
 def _config(defaults: TrainConfig, file: Path | None, settings: Mapping[str, Any]) -> TrainConfig:
     """The defaults, or what a file says, with what was given on the command line."""
     try:
-        base = defaults if file is None else TrainConfig.read(file)
+        base = defaults if file is None else TrainConfig.read(file, missing=defaults)
         return base.but(**{name: value for name, value in settings.items() if value is not None})
     except (ValueError, OSError) as error:
         raise typer.BadParameter(str(error), param_hint="'--config'" if file else None) from error

@@ -158,7 +158,8 @@ def _compare(
         return
     unit = _unit(factor, known_units)
     if unit is None:
-        yield Finding("warning", f"{name} are {factor:.3g} times the model's (correlation {correlation:.2f})")
+        doubt = ": is their sign wrong?" if factor < 0 else ""
+        yield Finding("warning", f"{name} are {factor:.3g} times the model's (correlation {correlation:.2f}){doubt}")
         return
     wrong = [f"their sign is wrong: {minus}"] if factor < 0 else []
     if known_units[unit] != 1:

@@ -20,7 +20,7 @@ class TrainConfig:
     """How to train.  A run repeats itself with the same settings, data and number of threads; `write` keeps them."""
 
     forces: Literal["conservative", "direct"] = _setting(
-        "conservative", "How forces and stress are computed: derivatives of the energy, or the heads for them."
+        "conservative", "How forces and stress are computed: derivatives of the energy, or a readout trained for them."
     )
     epochs: int = _setting(50, "How often every structure is seen.")
     batch_size: int = _setting(16, "Structures in a step, all processes together.")
@@ -79,25 +79,25 @@ class TrainConfig:
         return asdict(self) | {"freeze": list(self.freeze)}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Settings by name; those that are missing have their defaults, unknown ones are a ValueError."""
+    def from_dict(cls, values: Mapping[str, Any], missing: Self | None = None) -> Self:
+        """Settings by name; those not there are those of `missing` or defaults, and unknown ones a ValueError."""
         known = [one.name for one in fields(cls)]
         if unknown := [name for name in values if name not in known]:
             raise ValueError(f"unknown settings {unknown}; there are {', '.join(known)}")
-        return cls(**values)
+        return replace(missing or cls(), **values)
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """All settings as a JSON file."""
         Path(path).write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
 
     @classmethod
-    def read(cls, path: str | os.PathLike[str]) -> Self:
-        """The settings in a JSON file; ValueError names the file if it has none."""
+    def read(cls, path: str | os.PathLike[str], missing: Self | None = None) -> Self:
+        """The settings in a JSON file, which need not be all of them; ValueError names the file if it has none."""
         try:
             values = json.loads(Path(path).read_text(encoding="utf-8"))
             if not isinstance(values, dict):
                 raise ValueError("expected an object of settings")
-            return cls.from_dict(values)
+            return cls.from_dict(values, missing)
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path}: {error}") from error
 

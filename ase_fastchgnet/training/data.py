@@ -14,7 +14,6 @@ from ase_fastchgnet.graph import Cutoffs
 from ase_fastchgnet.model.checkpoint import Checkpoint, load_checkpoint
 from ase_fastchgnet.training.checks import check_labels
 from ase_fastchgnet.training.config import TrainConfig
-from ase_fastchgnet.training.distributed import Ranks
 from ase_fastchgnet.training.initial import UNTRAINED
 from ase_fastchgnet.training.labels import Labelled, read_labelled
 from ase_fastchgnet.training.reference_energies import refit
@@ -46,16 +45,14 @@ def gather_material(
     data: Source,
     start: Checkpoint,
     config: TrainConfig,
-    team: Ranks,
+    device: torch.device,
     *,
     validation: Source | float,
     test: Mapping[str, Source] | None,
     replay: Sequence[Atoms] | None,
     check: bool,
 ) -> Material:
-    """Everything is read by the main process, and sent to the others."""
-    if not team.is_main:
-        return team.receive(Material)
+    """Everything is read, looked at, and brought together."""
     names = set(test or {}) & {TRAINING, VALIDATION}
     if names:
         raise ValueError(f"test={sorted(names)}: these names are taken; choose others")
@@ -68,18 +65,18 @@ def gather_material(
     parts = {name: labelled for name, labelled in parts.items() if labelled}
     checksums = {name: checksum(labelled) for name, labelled in parts.items()}
     if check:
-        look_at(training + parts.get(VALIDATION, []), start, team.device)
+        look_at(training + parts.get(VALIDATION, []), start, device)
     if config.reference_energies == "refit":
-        fitted = refit(training, start, device=team.device)
+        fitted = refit(training, start, device=device)
         _log.info("%s", fitted)
         start = fitted.apply(start)
     if replay:
         count = round(len(training) * config.replay_share / (1 - config.replay_share))
-        again = replayed(replay, start, count=count, seed=config.seed, device=team.device)
+        again = replayed(replay, start, count=count, seed=config.seed, device=device)
         _log.info("replay: %d of %d structures, labelled by %s", len(again), len(replay), start.name)
         parts[TRAINING] = training + again
         checksums["replay"] = _digest([*(atoms.positions for atoms in replay), *(atoms.numbers for atoms in replay)])
-    return team.send(Material(start=start, parts=parts, checksums=checksums))
+    return Material(start=start, parts=parts, checksums=checksums)
 
 
 def read(source: Source) -> list[Labelled]:

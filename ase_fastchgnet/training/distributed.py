@@ -5,7 +5,8 @@ is what it was.  Processes talk through NCCL between GPUs and through gloo betwe
 """
 
 import os
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -16,6 +17,10 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 T = TypeVar("T")
+
+
+class StoppedElsewhere(RuntimeError):
+    """Another process, which says what is wrong, cannot go on, and so this one cannot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +50,20 @@ class Ranks:
         torch.distributed.gather_object(value, found)
         return [value] if found is None else cast(list[T], found)
 
-    def send(self, value: T) -> T:
-        """To all other processes, which `receive` it."""
-        if self.size > 1:
-            torch.distributed.broadcast_object_list([value], src=0)
-        return value
-
-    def receive(self, kind: type[T]) -> T:
-        """What the main process sends, a `kind`."""
+    def made_once(self, make: Callable[[], T]) -> T:
+        """What `make` returns, which the main process calls; if it fails, the others end with StoppedElsewhere."""
         found: list[Any] = [None]
-        torch.distributed.broadcast_object_list(found, src=0)
-        assert isinstance(found[0], kind)
-        return found[0]
+        if not self.is_main:
+            torch.distributed.broadcast_object_list(found, src=0)
+            if found[0] is None:
+                raise StoppedElsewhere(f"process {self.rank} ends, because process 0 stopped, which says why")
+            return cast(T, found[0])
+        try:
+            found[0] = make()
+        finally:
+            if self.size > 1:
+                torch.distributed.broadcast_object_list(found, src=0)
+        return cast(T, found[0])
 
     def wait(self) -> None:
         """Until all processes are here."""
@@ -84,7 +91,10 @@ def ranks(device: str | None = None) -> Iterator[Ranks]:
         return
     torch.distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo", rank=rank, world_size=size)
     try:
-        yield Ranks(rank, size, chosen)
+        with warnings.catch_warnings():
+            # About gradients of matrices of one row, whose strides mean nothing.
+            warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+            yield Ranks(rank, size, chosen)
     finally:
         torch.distributed.destroy_process_group()
 

@@ -150,12 +150,18 @@ def _read_frames(path: Path) -> Iterator[_Found]:
 
 
 def _frames(path: Path) -> Iterator[Atoms]:
-    """ASE goes back and forth in a file of frames; in a compressed one that means decompressing it again and again."""
+    """The frames of a file; ValueError if ASE cannot read it."""
     opened = COMPRESSED.get(path.suffix.lower())
-    if opened is None or Path(path.stem).suffix.lower() not in EXTENDED_XYZ:
-        return ase.io.iread(path, index=":", do_not_split_by_at_sign=True)
-    with opened(path, "rt", encoding="utf-8") as file:
-        return ase.io.iread(io.StringIO(file.read()), index=":", format="extxyz")
+    try:
+        if opened is None or Path(path.stem).suffix.lower() not in EXTENDED_XYZ:
+            yield from ase.io.iread(path, index=":", do_not_split_by_at_sign=True)
+            return
+        # ASE goes back and forth in a file; in a compressed one that means decompressing it again and again.
+        with opened(path, "rt", encoding="utf-8") as file:
+            text = io.StringIO(file.read())
+        yield from ase.io.iread(text, index=":", format="extxyz")
+    except Exception as error:  # ASE's readers raise anything at all on a damaged file
+        raise ValueError(f"{path}: cannot be read by ase.io: {type(error).__name__}: {error}") from error
 
 
 def _read_database(path: Path) -> Iterator[_Found]:

@@ -1,6 +1,7 @@
 """What turns gradients into weights: which weights are trained, Adam, its learning rate, and the moving average."""
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -18,8 +19,8 @@ def freeze_layers(network: torch.nn.Module, names: Sequence[str]) -> None:
     for wanted in names:
         matching = [layer for layer in layers if f"{layer}.".startswith(f"{wanted.rstrip('.')}.")]
         if not matching:
-            tops = sorted({".".join(part for part in name.split(".")[:2] if part != "weight") for name in layers})
-            raise ValueError(f"freeze={wanted!r}: there is no such layer; there are {', '.join(tops)}")
+            tops = {re.sub(r"\.(weight|bias)$", "", ".".join(layer.split(".")[:2])) for layer in layers}
+            raise ValueError(f"freeze={wanted!r}: there is no such layer; there are {', '.join(sorted(tops))}")
         for layer in matching:
             network.get_parameter(layer).requires_grad_(False)
 

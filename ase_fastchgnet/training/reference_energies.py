@@ -29,6 +29,7 @@ N_ELEMENTS = 94
 ENOUGH = 100  # structures with an element; more would not change its energy
 NOISE = 0.03  # eV/atom, CHGNet's own error; where there are too few structures to see a spread
 LEAST_NOISE = 1e-4  # eV/atom
+LEAST_SAID = 5e-4  # eV
 SURE = 0.9  # share of a shift that the data decide, above which nothing need be said
 GAUSSIAN = 1.4826  # standard deviation of what is Gaussian over its median absolute value
 ROUNDS = 30  # of finding outliers; it converges in a few
@@ -54,8 +55,8 @@ class ReferenceFit:
         return replace(checkpoint, parameters=parameters, sha256=digest.hexdigest())
 
     def __str__(self) -> str:
-        """What changed, element by element."""
-        present = np.flatnonzero(self.determined).tolist()
+        """What changed, element by element; what has not to three decimals is left out."""
+        present = [i for i in np.flatnonzero(self.determined).tolist() if abs(self.shifts[i]) >= LEAST_SAID]
         sure = [f"{_symbol(i)} {self.shifts[i]:+.3f}" for i in present if self.determined[i] >= SURE]
         few = [
             f"{_symbol(i)} {self.shifts[i]:+.3f} ({self.determined[i]:.0%})"

@@ -33,6 +33,11 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+NO_BETTER = (
+    "by validation the model is no better than the one that training began with: there may be too few data (in "
+    "training, or in validation to tell), the learning rate too high, or the epochs too few"
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Training:
@@ -107,14 +112,19 @@ def train(
     """
     config = config or TrainConfig()
     start = _start(model, config)
+    freeze_layers(Network(start), config.freeze)  # a name that is wrong is said before any work
     folder = RunFolder(Path(out))
     with ranks(device) as team:
         share = _share(config, team)
-        if team.is_main:
+
+        def gather() -> Material:
             folder.prepare(resume=resume, overwrite=overwrite)
-        material = gather_material(
-            data, start, config, team, validation=validation, test=test, replay=replay, check=check
-        )
+            look = check and not (folder.path / STATE).exists()  # of a continuation there is nothing new to say
+            return gather_material(
+                data, start, config, team.device, validation=validation, test=test, replay=replay, check=look
+            )
+
+        material = team.made_once(gather)
         sets = _datasets(material, folder, team)
         network = Network(material.start, dtype=DTYPES[config.dtype]).to(team.device)
         unread = [DIRECT_READOUT] if network.config.direct_readout and config.forces == "conservative" else []
@@ -139,6 +149,8 @@ def train(
     found = Training(folder=folder.path, model=folder.model, history=course.history, before=before, after=after)
     if team.is_main:
         folder.finish(found.history, before, after)
+        if VALIDATION in after and after[VALIDATION][0].loss >= before[VALIDATION][0].loss:
+            _log.warning("%s", NO_BETTER)
     return found
 
 

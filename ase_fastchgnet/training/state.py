@@ -77,5 +77,5 @@ def _check_same(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> N
     if different:
         raise ValueError(
             f"{path} belongs to another run; what differs: {', '.join(different)}.  Resume with what it was, or choose "
-            "another folder"
+            "another folder, for which this run's model may be the start"
         )
