@@ -29,7 +29,15 @@ MOST_POINTS = 5000  # of one panel; of more, every n-th is drawn
 
 
 def plot_curves(history: Sequence[Mapping[str, float | None]]) -> "tuple[Figure, Any]":
-    """Errors of training and validation against epochs; the dots at 0 are of before, if that was measured."""
+    """Errors of training and validation against epochs."""
+    from matplotlib.ticker import LogFormatter
+
+    class Plain(LogFormatter):
+        """Labels the same ticks, with numbers as they are written."""
+
+        def __call__(self, x: float, pos: int | None = None) -> str:
+            return f"{x:g}" if super().__call__(x, pos) else ""
+
     shown = [curve for curve in CURVES if any(row.get(f"train_{curve[0]}") is not None for row in history)]
     figure, axes = new_figure(3.2 * len(shown), 2.8, ncols=len(shown), squeeze=False)
     for ax, (name, title, factor) in zip(axes[0], shown, strict=True):
@@ -39,6 +47,8 @@ def plot_curves(history: Sequence[Mapping[str, float | None]]) -> "tuple[Figure,
                 x, y = np.array(points, dtype=float).T
                 ax.plot(x, factor * y, color=color, label=part, marker="." if len(x) < 20 else "")
         ax.set(title=title, xlabel="epoch", yscale="log")
+        ax.yaxis.set_major_formatter(Plain())
+        ax.yaxis.set_minor_formatter(Plain())
     axes[0][0].legend(frameon=False)
     return figure, axes[0]
 
