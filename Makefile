@@ -44,6 +44,11 @@ bench: .venv/dev.stamp
 	$(BIN)/python -m benchmarks.phonons
 	$(BIN)/python -m benchmarks.screening
 	$(BIN)/python -m benchmarks.scaling
+	$(BIN)/python -m benchmarks.direct
+	$(BIN)/python -m benchmarks.mts
+	$(BIN)/python -m benchmarks.train
+	$(BIN)/python -m benchmarks.balance
+	$(BIN)/python -m benchmarks.finetune
 	$(BIN)/python -m benchmarks.report
 
 clean:

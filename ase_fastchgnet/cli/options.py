@@ -49,6 +49,15 @@ Devices = Annotated[
 Dtype = Annotated[
     Literal["float32", "float64"], typer.Option("--dtype", help="Precision of the network.", rich_help_panel=_MODEL)
 ]
+Forces = Annotated[
+    Literal["conservative", "direct"],
+    typer.Option(
+        "--forces",
+        metavar="KIND",
+        help="conservative: exact; direct: predicted, faster, with errors that the model's card states.",
+        rich_help_panel=_MODEL,
+    ),
+]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", metavar="", help="Replace files that exist.", rich_help_panel=_OUTPUT)
 ]
@@ -69,7 +78,13 @@ def devices_of(devices: str | None) -> Any:
     return int(devices) if devices.isdigit() else devices.split(",")
 
 
-def make_calculator(model: str, device: str | None, dtype: str, devices: str | None = None) -> "FastCHGNet":
+def make_calculator(
+    model: str,
+    device: str | None,
+    dtype: str,
+    devices: str | None = None,
+    forces: Literal["conservative", "direct"] = "conservative",
+) -> "FastCHGNet":
     """The calculator, its weights loaded and its device looked for: what is wrong with either is wrong usage.
 
     With `devices`, each worker process has its own device.
@@ -82,10 +97,10 @@ def make_calculator(model: str, device: str | None, dtype: str, devices: str | N
         raise typer.BadParameter("each worker of --devices has its own; give one of the two", param_hint="'--device'")
     try:
         if devices is None:
-            load_backend(model, dtype=dtype, device=device)
-            return FastCHGNet(model, device=device, dtype=dtype)
+            load_backend(model, dtype=dtype, device=device, forces=forces)
+            return FastCHGNet(model, device=device, dtype=dtype, forces=forces)
         environments(devices_of(devices))
-        calculator = FastCHGNet(model, dtype=dtype)
+        calculator = FastCHGNet(model, dtype=dtype, forces=forces)
         calculator.chunk_options().for_workers(devices_of(devices))
         return calculator
     except (ValueError, OSError, RuntimeError) as error:  # torch says with RuntimeError that a device is missing
