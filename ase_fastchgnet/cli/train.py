@@ -142,8 +142,8 @@ def train(
     moments (μB); any of them may be missing. The best epoch by validation is kept in model.safetensors, which --model
     of every other command takes. A run that was interrupted or killed goes on with the same command and --resume.
 
-    Direct forces train several times faster. The way to the most accurate conservative model for the time: train with
-    --forces direct first, then go on from that model with conservative ones.
+    Direct forces train more than twice as fast. The way to the most accurate conservative model for the time: train
+    with --forces direct first, then go on from that model with conservative ones.
     """
     chosen = _config(TrainConfig(), config, settings)
     files = {"validation": validation, "test": test, "out": out, "resume": resume, "overwrite": overwrite}

@@ -37,7 +37,7 @@ class TrainConfig:
     stress_weight: float = _setting(0.1, "Of the loss of stresses, GPa.")
     magmom_weight: float = _setting(0.1, "Of the loss of magnetic moments, μB.")
     reference_energies: Literal["keep", "refit"] = _setting(
-        "keep", "Energies of the elements: the model's own, or fitted to the data before the first step."
+        "refit", "Energies of the elements: fitted to the data before the first step, or the model's own."
     )
     freeze: tuple[str, ...] = _setting((), "Layers that stay as they are, by the start of their names.")
     replay_share: float = _setting(0.25, "Share of what is trained on that is replayed, if there is a replay.")
@@ -110,4 +110,4 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 
 # For a model that has been trained before.
-FINETUNE = TrainConfig(epochs=10, batch_size=8, learning_rate=1e-3, reference_energies="refit")
+FINETUNE = TrainConfig(epochs=10, batch_size=8)

@@ -66,7 +66,7 @@ def gather_material(
     checksums = {name: checksum(labelled) for name, labelled in parts.items()}
     if check:
         look_at(training + parts.get(VALIDATION, []), start, device)
-    if config.reference_energies == "refit":
+    if config.reference_energies == "refit" and any(one.energy is not None for one in training):
         fitted = refit(training, start, device=device)
         _log.info("%s", fitted)
         start = fitted.apply(start)

@@ -164,10 +164,10 @@ def finetune(
 ) -> Training:
     """Train a model that has been trained before, on new data; the options are those of `train`.
 
-    By default the energies of the elements are fitted to the data first, because other settings of DFT shift them, and
-    the learning rate is low.  Against forgetting there are `config.freeze`, layers that stay as they are, and `replay`:
-    structures of the kinds that the model should stay right for.  They are moved and strained a little, labelled by
-    `model` itself, and make up `config.replay_share` of what is trained on.
+    The energies of the elements are fitted to the data first, because other settings of DFT shift them, unless
+    `config.reference_energies` is "keep".  Against forgetting there are `config.freeze`, layers that stay as they are,
+    and `replay`: structures of the kinds that the model should stay right for.  They are moved and strained a little,
+    labelled by `model` itself, and make up `config.replay_share` of what is trained on.
     """
     return train(data, out, config, model=model, **options)
 

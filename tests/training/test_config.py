@@ -19,6 +19,7 @@ def test_a_file_may_say_less_but_nothing_unknown(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_text('{"epochs": 3}')
     assert TrainConfig.read(path) == TrainConfig(epochs=3)
+    assert TrainConfig.read(path, missing=FINETUNE) == FINETUNE.but(epochs=3)
     path.write_text('{"epoch": 3}')
     with pytest.raises(ValueError, match=r"config\.json: unknown settings \['epoch'\]; there are forces, epochs"):
         TrainConfig.read(path)

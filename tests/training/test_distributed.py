@@ -90,3 +90,15 @@ def test_two_processes_of_which_one_is_killed_go_on_to_the_same_bytes(tmp_path: 
     assert "from step 20 of 24" in done.stderr
     for name in ("model.safetensors", "errors.json"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+@pytest.mark.slow
+def test_what_stops_the_first_process_is_said_once_and_ends_the_other(tmp_path: Path) -> None:
+    (tmp_path / "data.extxyz").write_text("no structures")
+    done = subprocess.run(
+        [*TWO, *RUN, "--out", "run"], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode != 0
+    assert done.stderr.count("error: data.extxyz: cannot be read by ase.io") == 1
+    assert "error: process 1 ends, because process 0 stopped, which says why" in done.stderr
+    assert "gloo" not in done.stderr

@@ -4,6 +4,7 @@ import gzip
 import json
 import logging
 import lzma
+import re
 from pathlib import Path
 from typing import Any
 
@@ -247,3 +248,11 @@ def test_partial_occupancy_is_refused(tmp_path: Path, mptrj: Any) -> None:
     (tmp_path / "shared.json").write_text(json.dumps([frame]))
     with pytest.raises(ValueError, match="@0: sites with partial occupancy"):
         read_labelled(tmp_path / "shared.json")
+
+
+@pytest.mark.parametrize("name", ["frames.extxyz", "frames.extxyz.xz", "model.safetensors"])
+def test_a_file_that_ase_cannot_read_is_named(tmp_path: Path, name: str) -> None:
+    content = b"2\nProperties=species:S:1:pos:R:3\nSi 0 0 0\n"
+    (tmp_path / name).write_bytes(lzma.compress(content) if name.endswith(".xz") else content)
+    with pytest.raises(ValueError, match=rf"{re.escape(name)}: cannot be read by ase\.io: "):
+        read_labelled(tmp_path / name)

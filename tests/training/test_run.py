@@ -187,6 +187,22 @@ def test_labels_in_wrong_units_stop_a_run_unless_that_is_wanted(folder: Path, tm
     finetune(wrong[:4], tmp_path / "run", QUICK.but(epochs=1), validation=0.0, check=False, progress=False)
 
 
+def test_a_layer_that_is_not_there_is_named_before_the_data_are_read(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"freeze='mpl': there is no such layer; there are .* mlp"):
+        finetune(tmp_path / "none.extxyz", tmp_path / "run", QUICK.but(freeze=("mpl",)))
+    assert not (tmp_path / "run").exists()
+
+
+def test_forces_alone_are_enough_and_a_model_that_gets_no_better_is_said_to(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bare = [replace(one, energy=None, stress=None, magmoms=None) for one in read_labelled(folder / "data.extxyz")[:8]]
+    config = QUICK.but(epochs=1, learning_rate=1.0, warmup=0.0, ema=0.0)
+    found = finetune(bare[:4], tmp_path / "run", config, validation=bare[4:], progress=False)
+    assert found.after["validation"][0].loss > found.before["validation"][0].loss
+    assert "by validation the model is no better than the one that training began with" in caplog.text
+
+
 def test_a_share_is_put_aside_at_random_and_nothing_is_lost(folder: Path) -> None:
     everything = read_sources([folder / "data.extxyz", folder / "new.extxyz"])
     kept, aside = split(everything, 0.25, seed=3)
