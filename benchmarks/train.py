@@ -1,17 +1,20 @@
-"""A training step against that of stock chgnet's own Trainer: time, and peak memory in a process of its own.
+"""A training step against that of stock chgnet's own Trainer: time, and peak memory beyond what was there before.
 
     python -m benchmarks.train                     writes results/train.json
-    python -m benchmarks.train --threads 1 --batch 16 --rounds 3
+    python -m benchmarks.train --cores 1 --batch 16 --rounds 3
 
-Same frames (64 of MPtrj), same batches, same targets (energy, forces, stress), same weights to start from, graphs built
-beforehand on both sides. Stock is its Trainer's `_train`, which is an epoch; ours does in a step what `training.loop`
-does. A round is one epoch of each side, in turns, so that a busy machine is busy for all.
+Same frames (64 of MPtrj), batches of the same size, same targets (energy, forces, stress), same weights to start from,
+graphs built beforehand on both sides, on the same cores. Stock is its Trainer's `_train`, which is an epoch, with a
+thread on each core; ours does in a step what `training.loop` does, in a process on each core, which is how `torchrun`
+trains (memory is that of all processes), and for comparison in one process with all threads. A round is one epoch of
+each in turns, so that a busy machine is busy for all.
 """
 
 import argparse
 import contextlib
 import io
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -19,7 +22,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from ase import units
@@ -29,7 +32,11 @@ from rich.table import Table
 from benchmarks._report import write_result
 from benchmarks.memory import peak_mib
 
+if TYPE_CHECKING:
+    from ase_fastchgnet.training.distributed import Ranks
+
 FRAMES = Path(__file__).parent / "data" / "mptrj_64.extxyz.xz"
+N_FRAMES = 64
 SIDES = ("stock", "conservative", "direct")
 Epoch = Callable[[], None]
 
@@ -75,26 +82,31 @@ def stock_epoch(batch_size: int) -> Epoch:
     return epoch
 
 
-def our_epoch(forces: str, batch_size: int) -> Epoch:
-    """The same with the network, loss and optimiser of this package."""
+def our_epoch(forces: str, batch_size: int, team: "Ranks") -> Epoch:
+    """The same with the network, loss, optimiser and sampler of this package; the share of this process."""
     from ase_fastchgnet import load_checkpoint
     from ase_fastchgnet.graph import Cutoffs
     from ase_fastchgnet.model.network import Network
+    from ase_fastchgnet.training.balance import BalancedBatchSampler
+    from ase_fastchgnet.training.cost import TYPICAL
     from ase_fastchgnet.training.dataset import GraphDataset
     from ase_fastchgnet.training.labels import read_labelled
-    from ase_fastchgnet.training.objective import LossWeights, loss
+    from ase_fastchgnet.training.objective import LossWeights, label_counts, loss
 
-    network = Network(load_checkpoint("0.3.0-direct" if forces == "direct" else "0.3.0"))
+    module = team.wrap(Network(load_checkpoint("0.3.0-direct" if forces == "direct" else "0.3.0")))
     data = GraphDataset.build(read_labelled(FRAMES), Cutoffs(6.0, 3.0), None)
-    weights = [weight for weight in network.parameters() if weight.requires_grad]
+    costs = TYPICAL.of_structures(data.sizes)
+    sampler = BalancedBatchSampler(costs, batch_size=batch_size // team.size, n_ranks=team.size, rank=team.rank)
+    weights = [weight for weight in module.parameters() if weight.requires_grad]
     optimiser = torch.optim.Adam(weights, lr=1e-6)
     importance = LossWeights()
 
     def epoch() -> None:
-        network.train()
-        for first in range(0, len(data), batch_size):
-            batch = data.batch(list(range(first, first + batch_size)))
-            parts = loss(network(batch.graph, forces=forces), batch, importance)
+        module.train()
+        for mine in sampler:
+            batch = data.batch(mine)
+            counts = team.sum(label_counts(batch.labels)) / team.size
+            parts = loss(module(batch.graph, forces=forces), batch, importance, counts=counts)
             optimiser.zero_grad()
             parts.total.backward()
             torch.nn.utils.clip_grad_norm_(weights, 1.0)
@@ -103,46 +115,55 @@ def our_epoch(forces: str, batch_size: int) -> Epoch:
     return epoch
 
 
-def epoch_of(side: str, batch_size: int) -> Epoch:
-    return stock_epoch(batch_size) if side == "stock" else our_epoch(side, batch_size)
+def here(side: str, batch_size: int) -> dict[str, float] | None:
+    """Seconds of an epoch that follows another, and MiB beyond what was there before both; of all processes together.
+
+    None except in the first process.
+    """
+    from ase_fastchgnet.training.distributed import ranks
+
+    with ranks("cpu") as team:
+        epoch = stock_epoch(batch_size) if side == "stock" else our_epoch(side, batch_size, team)
+        before = peak_mib()
+        epoch()
+        team.wait()
+        start = time.perf_counter()
+        epoch()
+        team.wait()
+        seconds = time.perf_counter() - start
+        memory = sum(team.gather(peak_mib() - before))
+        return {"seconds": seconds, "memory_mib": memory} if team.is_main else None
 
 
-def memory_here(side: str, batch_size: int) -> dict[str, float]:
-    """MiB that two epochs take beyond what was there before, graphs included."""
-    epoch = epoch_of(side, batch_size)
-    before = peak_mib()
-    epoch()
-    epoch()
-    return {"before_mib": before, "peak_mib": peak_mib()}
-
-
-def memory(side: str, batch_size: int, threads: int) -> dict[str, float]:
-    """The same in a process of its own."""
-    numbers = [f"--batch={batch_size}", f"--threads={threads}"]
-    command = [sys.executable, "-m", "benchmarks.train", f"--here={side}", *numbers]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+def measure_once(side: str, batch_size: int, processes: int, threads: int) -> dict[str, float]:
+    """`here` in processes of its own."""
+    start = [sys.executable, "-m"]
+    if processes > 1:
+        start += ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
+    command = [*start, "benchmarks.train", f"--here={side}", f"--batch={batch_size}", f"--cores={threads}"]
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    found: dict[str, float] = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
     return found
 
 
-def measure(batch_size: int, rounds: int, threads: int) -> list[dict[str, Any]]:
-    epochs = {side: epoch_of(side, batch_size) for side in SIDES}
-    seconds: dict[str, list[float]] = {side: [] for side in SIDES}
-    for round_ in range(rounds + 1):
-        for side, epoch in epochs.items():
-            start = time.perf_counter()
-            epoch()
-            if round_ > 0:
-                seconds[side].append(time.perf_counter() - start)
-    steps = 64 // batch_size
+def measure(batch_size: int, rounds: int, cores: int, console: Console) -> list[dict[str, Any]]:
+    cases = [("stock", 1, cores), ("conservative", cores, 1), ("direct", cores, 1)]
+    if cores > 1:
+        cases += [("conservative", 1, cores), ("direct", 1, cores)]
+    found: list[list[dict[str, float]]] = [[] for _ in cases]
+    for round_ in range(rounds):
+        for number, case in enumerate(cases):
+            found[number].append(measure_once(case[0], batch_size, *case[1:]))
+            console.print(f"round {round_ + 1}: {case[0]}, {case[1]} × {case[2]}: {found[number][-1]['seconds']:.2f} s")
     rows: list[dict[str, Any]] = []
-    for side in SIDES:
-        used = memory(side, batch_size, threads)
-        step = statistics.median(seconds[side]) / steps
-        rows.append({"side": side, "batch": batch_size, "seconds_per_step": step, **used})
-        rows[-1]["memory_mib"] = used["peak_mib"] - used["before_mib"]
-        rows[-1]["times_faster"] = rows[0]["seconds_per_step"] / step
-        rows[-1]["times_less_memory"] = rows[0]["memory_mib"] / rows[-1]["memory_mib"]
+    for (side, processes, threads), measured in zip(cases, found, strict=True):
+        step = statistics.median(one["seconds"] for one in measured) / (N_FRAMES // batch_size)
+        used = statistics.median(one["memory_mib"] for one in measured)
+        row = {"side": side, "processes": processes, "threads": threads, "batch": batch_size, "seconds_per_step": step}
+        stock = rows[0] if rows else {"seconds_per_step": step, "memory_mib": used}
+        gains = {"times_faster": stock["seconds_per_step"] / step, "times_less_memory": stock["memory_mib"] / used}
+        rows.append({**row, "memory_mib": used, **gains})
     return rows
 
 
@@ -150,21 +171,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--here", choices=SIDES, help="measure the memory of this process; used internally")
+    parser.add_argument("--cores", type=int, default=2)
+    parser.add_argument("--here", choices=SIDES, help="measure this process; used internally")
     given = parser.parse_args()
-    torch.set_num_threads(given.threads)
+    torch.set_num_threads(given.cores)
     if given.here:
-        print(json.dumps(memory_here(given.here, given.batch)))
+        if (found := here(given.here, given.batch)) is not None:
+            print(json.dumps(found))
         return
-    rows = measure(given.batch, given.rounds, given.threads)
-    shown = Table(
-        "side", "s/step", "times faster", "MiB", "times less", title="One training step, energy + forces + stress"
-    )
+    console = Console()
+    rows = measure(given.batch, given.rounds, given.cores, console)
+    shown = Table("", "processes × threads", "s/step", "times faster", "MiB", "times less", title="One training step")
     for row in rows:
         numbers = ("seconds_per_step", "times_faster", "memory_mib", "times_less_memory")
-        shown.add_row(row["side"], *(f"{row[name]:.3g}" for name in numbers))
-    console = Console()
+        where = f"{row['processes']} × {row['threads']}"
+        shown.add_row(row["side"], where, *(f"{row[name]:.3g}" for name in numbers))
     console.print(shown)
     console.print(f"written: {write_result('train', rows)}")
 

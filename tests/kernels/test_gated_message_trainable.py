@@ -231,6 +231,19 @@ def test_many_blocks_give_what_one_gives(architecture: Architecture, monkeypatch
         assert_equal_to_rounding(blocks, one)
 
 
+@summed
+@tangents
+@architectures
+def test_activations_that_are_kept_and_those_computed_again_give_the_same_bits(
+    architecture: Architecture, tangents: bool, summed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem = make_problem(255, architecture, tangents=tangents, summed=summed)
+    kept = run(problem)
+    monkeypatch.setattr(trainable, "KEEP_BYTES", 0)
+    for again, first in pairs(run(problem), kept):
+        assert torch.equal(again, first)
+
+
 @tangents
 @architectures
 def test_float32_is_no_worse_than_plain(architecture: Architecture, tangents: bool) -> None:

@@ -1,7 +1,7 @@
 """The gated message under autograd, with the gradients of its weights, for values alone or with tangents (`dual`).
 
-Saves, blocks and launches; the maths is in `dual`. Blocks are computed again by the backward, so what stays in memory
-between the two is tables, not messages.
+Saves, blocks and launches; the maths is in `dual`. Activations are kept for the backward up to an amount; beyond it
+blocks are computed again, and what stays in memory between the two is tables, not messages.
 """
 
 from collections.abc import Iterator
@@ -20,6 +20,7 @@ from fastchgnet_kernels.gated_message.scratch import Scratch, thread_scratch
 from fastchgnet_kernels.gated_message.weights import Incidence
 
 BLOCK_ROWS = 4096  # twice as many as where there are no tangents: there are more calls to a block
+KEEP_BYTES = 192 * 2**20  # of activations of one call; computing them again takes a fifth of a step
 
 
 class Dual(NamedTuple):
@@ -86,15 +87,19 @@ class _GatedMessage(torch.autograd.Function):
         n = to.rows.ptr.shape[0] - 1 if to.segments is None else to.segments.ptr.shape[0] - 1
         out = inputs.table.new_zeros(n, inputs.table.shape[1] // 2)
         out_dot = None if inputs.table_dot is None else torch.zeros_like(out)
-        new = thread_scratch()
+        temporary = thread_scratch()
+        ctx.kept = [] if _activation_bytes(inputs, to) <= KEEP_BYTES else None
         for first, last, lo, hi in _blocks(to):
-            saved = inputs.block(lo, hi, to, w, new)
+            saved = inputs.block(lo, hi, to, w, temporary if ctx.kept is None else Scratch())
+            if ctx.kept is not None:
+                ctx.kept.append(saved)
             p, p_dot = saved.p, None if saved.tangent is None else saved.tangent.p
             if to.weighting is not None and inputs.weight is not None:
-                factor, factor_dot = _factors(inputs, to.weighting, lo, hi, new)
+                factor, factor_dot = _factors(inputs, to.weighting, lo, hi, temporary)
                 if p_dot is not None and factor_dot is not None:
-                    p_dot.mul_(factor).addcmul_(p, factor_dot)
-                p = p.mul_(factor)
+                    weighted = torch.mul(p_dot, factor, out=temporary("weighted dot", *p.shape, p))
+                    p_dot = weighted.addcmul_(p, factor_dot)
+                p = torch.mul(p, factor, out=temporary("weighted", *p.shape, p))
             for x, total in ((p, out), (p_dot, out_dot)):
                 if x is not None and total is not None:
                     total[first:last] = x if to.segments is None else _reduce(x, to, first, last, lo)
@@ -108,8 +113,9 @@ class _GatedMessage(torch.autograd.Function):
         if inputs.table_dot is None:
             grad_out_dot = None
         sink, grad_w, new = _Sink(inputs, to), w.zeros(), thread_scratch()
+        kept, ctx.kept = iter(ctx.kept or ()), None  # once: the backward overwrites what was kept
         for _, _, lo, hi in _blocks(to):
-            saved = inputs.block(lo, hi, to, w, new)
+            saved = next(kept, None) or inputs.block(lo, hi, to, w, new)
             grad_p, grad_p_dot = (_spread(grad, to, lo, hi) for grad in (grad_out, grad_out_dot))
             assert grad_p is not None
             if to.weighting is not None and inputs.weight is not None:
@@ -126,6 +132,13 @@ class _GatedMessage(torch.autograd.Function):
                 dual.dual_backward(grad_p, grad_p_dot, saved, w, new, grad_w, out=out, out_dot=out_dot)
             sink.add_inputs(lo, hi)
         return (*sink.gradients(), *grad_w, None)
+
+
+def _activation_bytes(inputs: _Inputs, to: Structure) -> int:
+    """What the blocks of all messages leave in memory: 13 arrays of D columns, and as many for tangents."""
+    arrays = 13 if inputs.table_dot is None else 26
+    d, itemsize = inputs.table.shape[1] // 2, inputs.table.itemsize
+    return arrays * d * itemsize * (to.rows.ptr.shape[0] - 1)
 
 
 def _factors(inputs: _Inputs, incidence: Incidence, lo: int, hi: int, new: Scratch) -> tuple[Tensor, Tensor | None]:
