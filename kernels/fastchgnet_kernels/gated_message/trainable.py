@@ -97,9 +97,9 @@ class _GatedMessage(torch.autograd.Function):
             if to.weighting is not None and inputs.weight is not None:
                 factor, factor_dot = _factors(inputs, to.weighting, lo, hi, temporary)
                 if p_dot is not None and factor_dot is not None:
-                    weighted = torch.mul(p_dot, factor, out=temporary("weighted dot", *p.shape, p))
+                    weighted = torch.mul(p_dot, factor, out=temporary("weighted dot", p.shape[0], p.shape[1], p))
                     p_dot = weighted.addcmul_(p, factor_dot)
-                p = torch.mul(p, factor, out=temporary("weighted", *p.shape, p))
+                p = torch.mul(p, factor, out=temporary("weighted", p.shape[0], p.shape[1], p))
             for x, total in ((p, out), (p_dot, out_dot)):
                 if x is not None and total is not None:
                     total[first:last] = x if to.segments is None else _reduce(x, to, first, last, lo)
