@@ -4,14 +4,14 @@
                                                   docs/recipes/molecular-dynamics.md
     python -m benchmarks.mts --picoseconds 0.4    shorter than its 10 ps; writes nothing
     python -m benchmarks.mts --folder FOLDER      keeps the runs there, and goes on with those that are there
+    python -m benchmarks.mts --folder FOLDER --only mts    that run and nothing else, so that each core may do one
 
-LiMnO2, 64 atoms, constant energy, the same start for all. The runs go on in turns, so that a busy moment of the machine
-hits all; the time of a mode is the median of its turns. Drift is the slope of a straight line through the conserved
-energy, which for direct forces is the kinetic energy plus the energy that the direct model predicts.
+LiMnO2, 64 atoms, constant energy, the same start for all. Drift is the slope of a straight line through the conserved
+energy, which for direct forces is the kinetic energy plus the energy that the direct model predicts. Times are those
+of short runs that take turns after the long ones, so that a busy moment of the machine hits all; medians over turns.
 """
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
@@ -38,7 +38,8 @@ SYSTEM = "LiMnO2-64"
 TEMPERATURE = 300.0  # K
 TIMESTEP = 1.0  # fs
 EQUILIBRATION = 500  # steps with a thermostat before the start
-TURN = 400  # steps
+CHECKPOINT = 400  # steps
+TURN, TURNS = 40, 7  # steps that are timed, and how often
 LOG_INTERVAL = 20  # steps
 POINTS = 250  # of each run, in the result file
 MODES: dict[Literal["conservative", "direct", "mts"], tuple[str, str]] = {  # label and colour in the figure
@@ -61,24 +62,26 @@ class Mode:
 
     def __init__(self, folder: Path, forces: Literal["conservative", "direct", "mts"], mts_steps: int) -> None:
         self.folder, self.forces, self.mts_steps = folder / forces, forces, mts_steps
-        self._times = self.folder / "milliseconds.json"
-        self.ms: list[float] = json.loads(self._times.read_text()) if self._times.exists() else []  # per step
         self.calculator = FastCHGNet()
+        self.ms: list[float] = []  # per step, of each turn
 
-    def turn(self, start: Atoms, steps: int) -> None:
-        """On to `steps`, counted from the start of the run."""
-        options: Any = {"timestep": TIMESTEP, "ensemble": "nve", "log_interval": LOG_INTERVAL}
-        options |= {"trajectory_interval": 1000, "checkpoint_interval": TURN, "progress": False}
+    def run(self, start: Atoms, steps: int) -> None:
+        """The long run, in its folder; goes on with what is there."""
+        self._md(start, steps, out=self.folder, resume=True, checkpoint_interval=CHECKPOINT)
+
+    def turn(self, start: Atoms) -> None:
+        """Times a few steps."""
         seen: list[tuple[int, float]] = []
-        options["progress"] = lambda step, kelvin: seen.append((step, time.perf_counter()))
+        self._md(start, TURN, progress=lambda step, kelvin: seen.append((step, time.perf_counter())))
+        (first, begin), (last, end) = seen[0], seen[-1]  # without the first evaluation and its search for neighbours
+        self.ms.append(1000 * (end - begin) / (last - first))
+
+    def _md(self, start: Atoms, steps: int, **options: Any) -> None:
+        options = {"progress": False, "log_interval": LOG_INTERVAL, "trajectory_interval": 1000, **options}
         md(
             start, self.calculator, steps=steps, forces=self.forces, mts_steps=self.mts_steps,
-            out=self.folder, resume=True, **options,
+            timestep=TIMESTEP, ensemble="nve", **options,
         )  # fmt: skip
-        if len(seen) > 1:  # the first evaluation of a turn, with its search for neighbours, is not counted
-            (first, begin), (last, end) = seen[0], seen[-1]
-            self.ms.append(1000 * (end - begin) / (last - first))
-            self._times.write_text(json.dumps(self.ms))
 
     def row(self) -> dict[str, Any]:
         """What the run has shown."""
@@ -112,17 +115,17 @@ def halved(values: np.ndarray) -> list[np.ndarray]:
     return np.array_split(values, 2)
 
 
-def run(folder: Path, steps: int, mts_steps: int, console: Console) -> list[dict[str, Any]]:
-    """All modes, turn by turn, to `steps`."""
+def run(folder: Path, names: Sequence[Any], steps: int, mts_steps: int, console: Console) -> list[Mode]:
+    """The modes of these names, run to `steps`, then timed."""
     start = equilibrated()  # the same to the last bit each time, as resumed runs need it
-    modes = [Mode(folder, forces, mts_steps) for forces in MODES]
-    for last in [*range(TURN, steps, TURN), steps]:
+    modes = [Mode(folder, forces, mts_steps) for forces in names]
+    for mode in modes:
+        mode.run(start, steps)
+        console.print(f"{mode.forces}: {steps} steps")
+    for _ in range(TURNS):
         for mode in modes:
-            mode.turn(start, last)
-        console.print(
-            f"{last}/{steps}: " + ", ".join(f"{mode.forces} {mode.ms[-1]:.1f} ms" for mode in modes if mode.ms)
-        )
-    return [mode.row() for mode in modes]
+            mode.turn(start)
+    return modes
 
 
 def gains(rows: Sequence[Mapping[str, Any]]) -> list[float]:
@@ -168,18 +171,21 @@ def main() -> None:
     parser.add_argument("--picoseconds", type=float, default=10.0, help="length of each run")
     parser.add_argument("--mts-steps", type=int, default=4)
     parser.add_argument("--folder", type=Path, help="for the runs; temporary if not given")
+    parser.add_argument("--only", choices=list(MODES), help="this run alone; writes nothing but its folder")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     console = Console()
     steps = round(1000 * options.picoseconds / TIMESTEP / options.mts_steps) * options.mts_steps
     with tempfile.TemporaryDirectory() as temporary:
-        rows = run(options.folder or Path(temporary), steps, options.mts_steps, console)
+        names = [options.only] if options.only else list(MODES)
+        modes = run(options.folder or Path(temporary), names, steps, options.mts_steps, console)
+        rows = [mode.row() for mode in modes]
     table = Table(*HEADER)
     for line in cells(rows):
         table.add_row(*line)
     console.print(table)
-    if options.picoseconds == parser.get_default("picoseconds"):
+    if not options.only and options.picoseconds == parser.get_default("picoseconds"):
         path = write_result("mts", rows)
         plot(rows)
         result = read_result("mts")

@@ -23,7 +23,6 @@ from ase_fastchgnet.model.parameters import LayerNorm
 from fastchgnet_kernels import bond_basis
 from fastchgnet_kernels.angle_basis.reference import INV_SQRT_PI, SHRINK
 from fastchgnet_kernels.bond_basis.reference import envelope
-from fastchgnet_kernels.gated_message.dual import PackedWeights
 from fastchgnet_kernels.gated_message.trainable import Dual, Structure, gated_message
 from fastchgnet_kernels.gated_message.weights import NORM_EPS, GatedWeights
 
@@ -140,7 +139,7 @@ def _atom_conv(atoms: Dual, short: Dual, basis: Dual, weight: Dual, index: Graph
     bonds = _pair(far, near, lambda x, y: x.index_copy(0, rows, y))
     table = _stack(_linear(atoms, w.center, w.bias), _linear(atoms, w.neighbor), bonds)
     to = Structure(index.edge_rows, index.edge_bond, index.edge_segments)
-    message = gated_message(table, None, None, _packed(w.gated), weight, to)
+    message = gated_message(table, None, None, _centered_second(w.gated), weight, to)
     return _add(atoms, _linear(message, w.out, w.out_bias))
 
 
@@ -165,7 +164,7 @@ def _angle_message(
         to = Structure(index.angle_rows, None, None)
     else:
         to = Structure(index.angle_rows, index.angle_sender, index.angle_segments)
-    return gated_message(table, angles, w.angle, _packed(w.gated), weight, to)
+    return gated_message(table, angles, w.angle, _centered_second(w.gated), weight, to)
 
 
 def _energies(atoms: Dual, w: EngineWeights) -> Dual:
@@ -231,11 +230,11 @@ def _angle_basis(unit: Dual, edges: Tensor, frequencies: Tensor) -> Dual:
     return Dual(value, torch.cat([torch.zeros_like(constant), cosines * phase_dot, -sine * phase_dot], 1))
 
 
-def _packed(w: GatedWeights) -> PackedWeights:
-    packed = PackedWeights(*(None if halves is None else torch.stack(halves) for halves in w))
-    if packed.scale is None or packed.second is None or packed.second_bias is None:
-        return packed
-    return packed._replace(second=_centered(packed.second), second_bias=_centered(packed.second_bias))
+def _centered_second(w: GatedWeights) -> GatedWeights:
+    """A second linear that a LayerNorm follows."""
+    if w.scale is None or w.second is None or w.second_bias is None:
+        return w
+    return w._replace(second=_centered(w.second), second_bias=_centered(w.second_bias))
 
 
 def _centered(x: Tensor) -> Tensor:

@@ -77,8 +77,8 @@ def make_case(
     def some_of(n: int, *shape: int) -> Tensor:
         return torch.randint(n, shape, generator=random, dtype=torch.int32)
 
-    def both(*shape: int, around: float = 0.0) -> tuple[Tensor, Tensor]:
-        return around + normal(*shape) / width**0.5, around + normal(*shape) / width**0.5
+    def both(*shape: int, around: float = 0.0) -> Tensor:
+        return around + normal(2, *shape) / width**0.5
 
     n_table, n_weights, n_inputs = 4 + n_messages // 4, 3 + n_messages // 5, 5
     table = normal(n_table, 2 * width)

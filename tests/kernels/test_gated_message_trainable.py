@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from fastchgnet_kernels.gated_message import GatedWeights, trainable
-from fastchgnet_kernels.gated_message.dual import PackedWeights
 from fastchgnet_kernels.gated_message.trainable import Dual, Structure, gated_message
 from tests.closeness import assert_equal_to_rounding, assert_no_worse_than_plain
 from tests.conftest import PoisonedMemory
@@ -33,7 +32,7 @@ class Leaves(NamedTuple):
     x: Dual
     x_weight: Tensor | None
     weight: Dual
-    weights: PackedWeights
+    weights: GatedWeights
 
     def flat(self) -> list[Tensor | None]:
         return [*self.table, *self.x, self.x_weight, *self.weight, *self.weights]
@@ -76,10 +75,9 @@ class Problem(NamedTuple):
     def _dense(self, leaves: Leaves) -> Tensor:
         case, x = self.case, leaves.x.value
         dense = None if case.rows.dense is None else case.rows.dense._replace(x=x, weight=leaves.x_weight)
-        halves = GatedWeights(*(None if w is None else (w[0], w[1]) for w in leaves.weights))
         rows = case.rows._replace(table=leaves.table.value, dense=dense)
         weighting = case.weighting._replace(table=leaves.weight.value)
-        case = case._replace(rows=rows, weights=halves, weighting=weighting)
+        case = case._replace(rows=rows, weights=leaves.weights, weighting=weighting)
         return plain_message(case) if self.summed else plain_update(case.rows, case.weights)
 
 
@@ -104,9 +102,8 @@ def make_problem(
             return Dual(x, None)
         return Dual(x, torch.randn(x.shape, generator=random).to(x.dtype))
 
-    weights = PackedWeights(*(None if halves is None else torch.stack(halves) for halves in case.weights))
     x_weight = None if case.rows.dense is None else case.rows.dense.weight
-    leaves = Leaves(dual(case.inputs[0]), dual(case.inputs[1]), x_weight, dual(case.inputs[2]), weights)
+    leaves = Leaves(dual(case.inputs[0]), dual(case.inputs[1]), x_weight, dual(case.inputs[2]), case.weights)
     return Problem(case, leaves, summed)
 
 
@@ -132,7 +129,7 @@ def centred_halves(x: Tensor) -> Tensor:
 
 
 def regrouped(flat: list[Tensor | None]) -> Leaves:
-    return Leaves(Dual(*flat[:2]), Dual(*flat[2:4]), flat[4], Dual(*flat[5:7]), PackedWeights(*flat[7:]))
+    return Leaves(Dual(*flat[:2]), Dual(*flat[2:4]), flat[4], Dual(*flat[5:7]), GatedWeights(*flat[7:]))
 
 
 def run(problem: Problem, *, plain: bool = False) -> Result:

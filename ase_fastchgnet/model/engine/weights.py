@@ -146,13 +146,16 @@ def _pack_first(mlp: GatedMLP) -> tuple[Tensor, Tensor]:
 
 
 def _gated(mlp: GatedMLP, dtype: torch.dtype) -> GatedWeights:
+    def both(core: Tensor, gate: Tensor) -> Tensor:
+        return torch.stack([core, gate]).to(dtype)
+
     second = second_bias = scale = shift = None
     if len(mlp.core) == 2:
-        second = (mlp.core[1].weight.T.to(dtype).contiguous(), mlp.gate[1].weight.T.to(dtype).contiguous())
-        second_bias = (_required(mlp.core[1].bias).to(dtype), _required(mlp.gate[1].bias).to(dtype))
+        second = both(mlp.core[1].weight.T, mlp.gate[1].weight.T)
+        second_bias = both(_required(mlp.core[1].bias), _required(mlp.gate[1].bias))
     if mlp.core_norm is not None and mlp.gate_norm is not None:
-        scale = (mlp.core_norm.weight.to(dtype), mlp.gate_norm.weight.to(dtype))
-        shift = (mlp.core_norm.bias.to(dtype), mlp.gate_norm.bias.to(dtype))
+        scale = both(mlp.core_norm.weight, mlp.gate_norm.weight)
+        shift = both(mlp.core_norm.bias, mlp.gate_norm.bias)
     return GatedWeights(second, second_bias, scale, shift)
 
 

@@ -19,20 +19,7 @@ from torch import Tensor
 
 from fastchgnet_kernels.gated_message.reference import SATURATED
 from fastchgnet_kernels.gated_message.scratch import Scratch
-from fastchgnet_kernels.gated_message.weights import NORM_EPS
-
-
-class PackedWeights(NamedTuple):
-    """The weights after the first linear, core and gate in one tensor; also used for their gradients."""
-
-    second: Tensor | None  # (2, D, D) input-major; None for a one-layer MLP
-    second_bias: Tensor | None  # (2, D)
-    scale: Tensor | None  # (2, D); None without LayerNorm
-    shift: Tensor | None  # (2, D)
-
-    def zeros(self) -> "PackedWeights":
-        """Where gradients are added up."""
-        return PackedWeights(*(None if x is None else torch.zeros_like(x) for x in self))
+from fastchgnet_kernels.gated_message.weights import NORM_EPS, GatedWeights
 
 
 class Saved(NamedTuple):
@@ -57,7 +44,7 @@ class Tangent(NamedTuple):
     p: Tensor  # (n, D)
 
 
-def forward(z: Tensor, z_dot: Tensor | None, w: PackedWeights, new: Scratch) -> Saved:
+def forward(z: Tensor, z_dot: Tensor | None, w: GatedWeights, new: Scratch) -> Saved:
     """p of pre-activations z (n, 2D), and with `z_dot` its tangent; what lies in `new` is valid until asked again."""
     n, d = z.shape[0], z.shape[1] // 2
     y, hidden, r = z.view(n, 2, d), None, None
@@ -77,7 +64,7 @@ def forward(z: Tensor, z_dot: Tensor | None, w: PackedWeights, new: Scratch) -> 
     return saved if z_dot is None else saved._replace(tangent=_tangent(z_dot, saved, w, new))
 
 
-def _tangent(z_dot: Tensor, saved: Saved, w: PackedWeights, new: Scratch) -> Tangent:
+def _tangent(z_dot: Tensor, saved: Saved, w: GatedWeights, new: Scratch) -> Tangent:
     n, d = z_dot.shape[0], z_dot.shape[1] // 2
     y_dot, hidden, overlap = z_dot.view(n, 2, d), None, None
     if saved.hidden is not None and w.second is not None:
@@ -94,7 +81,7 @@ def _tangent(z_dot: Tensor, saved: Saved, w: PackedWeights, new: Scratch) -> Tan
     return Tangent(z_dot, hidden, overlap, y_dot, a_dot, parts, p_dot)
 
 
-def backward(grad_p: Tensor, saved: Saved, w: PackedWeights, new: Scratch, grad_w: PackedWeights, out: Tensor) -> None:
+def backward(grad_p: Tensor, saved: Saved, w: GatedWeights, new: Scratch, grad_w: GatedWeights, out: Tensor) -> None:
     """Writes ∂S/∂z (n, 2D) of a value without tangent into `out`; adds the gradients of the weights to `grad_w`."""
     n, d = grad_p.shape
     grad = _slope(saved).mul_(grad_p[:, None])
@@ -116,9 +103,9 @@ def dual_backward(
     grad_p: Tensor,
     grad_p_dot: Tensor,
     saved: Saved,
-    w: PackedWeights,
+    w: GatedWeights,
     new: Scratch,
-    grad_w: PackedWeights,
+    grad_w: GatedWeights,
     *,
     out: Tensor,
     out_dot: Tensor,
@@ -150,8 +137,8 @@ def _norm_backward(
     grad_dot: Tensor,
     saved: Saved,
     tangent: Tangent,
-    w: PackedWeights,
-    grad_w: PackedWeights,
+    w: GatedWeights,
+    grad_w: GatedWeights,
     new: Scratch,
 ) -> None:
     """ā, ǡ → ȳ, ẏ̄, in place; the gradients of scale and shift are added to `grad_w`."""
@@ -221,7 +208,7 @@ def _second(h: Tensor, second: Tensor, bias: Tensor | None, out: Tensor) -> Tens
     return out.view(-1, 2, d)
 
 
-def _second_backward(grad: Tensor, h: Tensor, w: PackedWeights, grad_w: PackedWeights, out: Tensor) -> Tensor:
+def _second_backward(grad: Tensor, h: Tensor, w: GatedWeights, grad_w: GatedWeights, out: Tensor) -> Tensor:
     """grad W₂ᵀ into `out` (n, 2D); adds hᵀ grad to the gradient of W₂."""
     assert w.second is not None
     assert grad_w.second is not None

@@ -13,11 +13,10 @@ from torch.autograd.function import once_differentiable
 
 from fastchgnet_kernels import segment_sum
 from fastchgnet_kernels.gated_message import dual
-from fastchgnet_kernels.gated_message.dual import PackedWeights
 from fastchgnet_kernels.gated_message.function import Segments
 from fastchgnet_kernels.gated_message.rows import row_blocks, segment_blocks
 from fastchgnet_kernels.gated_message.scratch import Scratch, thread_scratch
-from fastchgnet_kernels.gated_message.weights import Incidence
+from fastchgnet_kernels.gated_message.weights import GatedWeights, Incidence
 
 BLOCK_ROWS = 4096  # twice as many as where there are no tangents: there are more calls to a block
 KEEP_BYTES = 192 * 2**20  # of activations of one call; computing them again takes a fifth of a step
@@ -39,7 +38,7 @@ class Structure(NamedTuple):
 
 
 def gated_message(
-    table: Dual, x: Dual | None, x_weight: Tensor | None, weights: PackedWeights, weight: Dual | None, to: Structure
+    table: Dual, x: Dual | None, x_weight: Tensor | None, weights: GatedWeights, weight: Dual | None, to: Structure
 ) -> Dual:
     """out_s = Σ_{m in s} p_m ⊙ weight[m], (segments, D), or p (messages, D) where nothing is summed.
 
@@ -59,7 +58,7 @@ class _Inputs(NamedTuple):
     weight: Tensor | None
     weight_dot: Tensor | None
 
-    def block(self, lo: int, hi: int, to: Structure, w: PackedWeights, new: Scratch) -> dual.Saved:
+    def block(self, lo: int, hi: int, to: Structure, w: GatedWeights, new: Scratch) -> dual.Saved:
         """The MLP on the messages lo:hi."""
         z = self._pre_activation(self.table, self.x, lo, hi, to)
         z_dot = None if self.table_dot is None else self._pre_activation(self.table_dot, self.x_dot, lo, hi, to)
@@ -81,7 +80,7 @@ def _blocks(to: Structure) -> Iterator[tuple[int, int, int, int]]:
 class _GatedMessage(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor | None]:
-        inputs, w, to = _Inputs(*arguments[:7]), PackedWeights(*arguments[7:11]), arguments[11]
+        inputs, w, to = _Inputs(*arguments[:7]), GatedWeights(*arguments[7:11]), arguments[11]
         ctx.save_for_backward(*inputs, *w)
         ctx.to = to
         n = to.rows.ptr.shape[0] - 1 if to.segments is None else to.segments.ptr.shape[0] - 1
@@ -109,7 +108,7 @@ class _GatedMessage(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
         grad_out, grad_out_dot = grads
-        inputs, w, to = _Inputs(*ctx.saved_tensors[:7]), PackedWeights(*ctx.saved_tensors[7:]), ctx.to
+        inputs, w, to = _Inputs(*ctx.saved_tensors[:7]), GatedWeights(*ctx.saved_tensors[7:]), ctx.to
         if inputs.table_dot is None:
             grad_out_dot = None
         sink, grad_w, new = _Sink(inputs, to), w.zeros(), thread_scratch()

@@ -2,21 +2,26 @@
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 NORM_EPS = 1e-5  # torch.nn.LayerNorm's default, as in CHGNet
 
 
 class GatedWeights(NamedTuple):
-    """A gated MLP after its (pre-projected) first linear. Column blocks are [core | gate], D wide each.
+    """A gated MLP after its (pre-projected) first linear; core, then gate. Also used for the gradients of these.
 
     `second` is None for a one-layer MLP, `scale` and `shift` for one without LayerNorm (CHGNet 0.2.0).
     """
 
-    second: tuple[Tensor, Tensor] | None  # (D, D) core and gate, input-major: y = h @ second
-    second_bias: tuple[Tensor, Tensor] | None  # (D,)
-    scale: tuple[Tensor, Tensor] | None  # (D,)
-    shift: tuple[Tensor, Tensor] | None  # (D,)
+    second: Tensor | None  # (2, D, D) input-major: y = h @ second
+    second_bias: Tensor | None  # (2, D)
+    scale: Tensor | None  # (2, D)
+    shift: Tensor | None  # (2, D)
+
+    def zeros(self) -> "GatedWeights":
+        """Where gradients are added up."""
+        return GatedWeights(*(None if x is None else torch.zeros_like(x) for x in self))
 
 
 class Incidence(NamedTuple):

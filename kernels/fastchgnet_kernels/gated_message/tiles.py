@@ -1,0 +1,80 @@
+"""The gated MLP on a tile of messages, for the kernels of `gated_message` and `gated_update`.
+
+A half is core or gate. Each takes z → y = silu(z) W₂ + b₂ (two layers) or y = z (one) → LN(y); `half` says which
+columns. Backward is directly below forward and recomputes it.
+"""
+
+import triton
+import triton.language as tl
+
+from fastchgnet_kernels._tiles import sigmoid, silu_grad, standardise, standardise_grad
+
+
+@triton.jit
+def pre_activation(
+    table, rows, x, x_weight, message, live, half,
+    K: tl.constexpr, D: tl.constexpr, F: tl.constexpr, F_PADDED: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """z = Σ_k table[rows[m, k]] (+ x_m W) of one half, (messages of the tile, D)."""
+    column = half * D + tl.arange(0, D)
+    z = tl.zeros((message.shape[0], D), table.dtype.element_ty)
+    for k in tl.static_range(K):
+        row = tl.load(rows + message * K + k, live, 0).to(tl.int64)
+        z += tl.load(table + row[:, None] * (2 * D) + column[None, :], live[:, None], 0.0)
+    if F > 0:
+        feature = tl.arange(0, F_PADDED)
+        inside = feature < F
+        features = tl.load(x + message[:, None] * F + feature[None, :], live[:, None] & inside[None, :], 0.0)
+        weight = tl.load(x_weight + feature[:, None] * (2 * D) + column[None, :], inside[:, None], 0.0)
+        z = tl.dot(features, weight, z, input_precision=PRECISION, out_dtype=z.dtype)
+    return z
+
+
+@triton.jit
+def normed(
+    z, second, second_bias, scale, shift, half,
+    D: tl.constexpr, LAYERS: tl.constexpr, NORM: tl.constexpr, PRECISION: tl.constexpr, NATIVE: tl.constexpr,
+):  # fmt: skip
+    """LN(y) of one half (rows, D), ŷ and rstd (rows,); without a norm ŷ is y, and rstd of no meaning."""
+    column = tl.arange(0, D)
+    y = z
+    if LAYERS == 2:
+        weight = tl.load(second + half * D * D + column[:, None] * D + column[None, :])
+        h = z * sigmoid(z, NATIVE)
+        y = tl.dot(h, weight, input_precision=PRECISION, out_dtype=z.dtype)
+        y += tl.load(second_bias + half * D + column)[None, :]
+    rstd = tl.sum(z, 1)
+    out = y
+    if NORM:
+        y, rstd = standardise(y, D)
+        out = y * tl.load(scale + half * D + column)[None, :] + tl.load(shift + half * D + column)[None, :]
+    return out, y, rstd
+
+
+@triton.jit
+def normed_grad(
+    grad, z, y, rstd, second, scale, half,
+    D: tl.constexpr, LAYERS: tl.constexpr, NORM: tl.constexpr, PRECISION: tl.constexpr, NATIVE: tl.constexpr,
+):  # fmt: skip
+    """grad_z of one half (rows, D), from the gradient of LN(y)."""
+    column = tl.arange(0, D)
+    if NORM:
+        grad = standardise_grad(grad * tl.load(scale + half * D + column)[None, :], y, rstd, D)
+    if LAYERS == 2:
+        transposed = tl.load(second + half * D * D + column[None, :] * D + column[:, None])
+        grad = tl.dot(grad, transposed, input_precision=PRECISION, out_dtype=z.dtype)
+        grad = grad * silu_grad(z, sigmoid(z, NATIVE))
+    return grad
+
+
+@triton.jit
+def gate(a, b, NATIVE: tl.constexpr):
+    """p = silu(a) σ(b), σ(a) and σ(b)."""
+    sigma_a, sigma_b = sigmoid(a, NATIVE), sigmoid(b, NATIVE)
+    return a * sigma_a * sigma_b, sigma_a, sigma_b
+
+
+@triton.jit
+def gate_grad(grad, p, sigma_a, sigma_b):
+    """grad_a and grad_b: ∂p/∂a = σ(b) silu'(a) = p + σ(a) (σ(b) - p), ∂p/∂b = p (1 - σ(b))."""
+    return grad * (p + sigma_a * (sigma_b - p)), grad * p * (1.0 - sigma_b)
