@@ -8,22 +8,22 @@ import torch
 from ase import Atoms
 
 from .batch import GraphBatch, concatenate
+from .caches import AnyCache, neighbor_cache
 from .neighbors import Cutoffs
-from .skin import NeighborCache
 
 
 def build_batch(
     structures: Sequence[Atoms],
     cutoffs: Cutoffs,
     *,
-    caches: Sequence[NeighborCache] | None = None,
+    caches: Sequence[AnyCache] | None = None,
     device: torch.device | str = "cpu",
 ) -> GraphBatch:
     """The graphs of all structures, laid end to end; caches[k] carries the neighbours of structure k along."""
     if len(structures) == 0:
         raise ValueError("cannot build a batch of no structures; pass at least one")
     if caches is None:
-        caches = [NeighborCache(cutoffs) for _ in structures]
+        caches = [neighbor_cache(cutoffs, device=device) for _ in structures]
     if len(caches) != len(structures):
         raise ValueError(f"one cache per structure is needed, got {len(caches)} for {len(structures)} structures")
     for system, cache in enumerate(caches):

@@ -54,10 +54,8 @@ class NeighborCache:
     """
 
     def __init__(self, cutoffs: Cutoffs, skin: float = 0.0) -> None:
-        if not 0 <= skin < np.inf:
-            raise ValueError(f"skin must be a length >= 0 in Å, got {skin}")
         self.cutoffs = cutoffs
-        self.skin = float(skin)
+        self.skin = check_skin(skin)
         self.builds = 0
         self._reference: _Reference | None = None
         self._last: _Last | None = None
@@ -106,6 +104,13 @@ class NeighborCache:
             sigma, u = float(np.linalg.svd(f, compute_uv=False)[-1]), now.positions - then.positions @ f
         slack = sigma * (self.cutoffs.atom + self.skin + MARGIN / 2) - self.cutoffs.atom
         return 2 * _longest(u) <= slack or 2 * _longest(u - u.mean(axis=0)) <= slack
+
+
+def check_skin(skin: float) -> float:
+    """`skin`, refused unless it is a length in Å."""
+    if not 0 <= skin < np.inf:
+        raise ValueError(f"skin must be a length >= 0 in Å, got {skin}")
+    return float(skin)
 
 
 def _longest(vectors: Floats) -> float:
