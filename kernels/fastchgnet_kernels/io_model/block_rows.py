@@ -1,0 +1,46 @@
+"""How many rows a block of the CPU path has: the measured winner for this machine if there is one, else the model's."""
+
+from functools import lru_cache
+
+import torch
+
+from fastchgnet_kernels.io_model import store
+from fastchgnet_kernels.io_model.candidates import BLOCK_ROWS, block_candidates, pruned
+from fastchgnet_kernels.io_model.device import Cpu, this_cpu
+from fastchgnet_kernels.io_model.gated import GatedShape
+
+
+def bucket(messages: int) -> int:
+    """The number of messages that stands for all that are chosen for alike: the next power of two.
+
+    Beyond the largest block, more messages are more blocks of the same.
+    """
+    return min(1 << max(messages - 1, BLOCK_ROWS[0] - 1).bit_length(), 2 * BLOCK_ROWS[-1])
+
+
+def key_of(shape: GatedShape, cpu: Cpu) -> store.Key:
+    """Under which the winner for `shape` is kept."""
+    row = f"k{shape.gathered} x{shape.dense} l{shape.layers} d{shape.width} b{shape.itemsize}"
+    device = f"{cpu.name}, {cpu.threads} threads"
+    return store.Key(device, shape.op, f"{bucket(shape.messages)} of {row}", store.version())
+
+
+@lru_cache(maxsize=256)
+def best_block_rows(
+    messages: int, summed: bool, gathered: int, dense: int, layers: int, width: int, itemsize: int
+) -> int:
+    """Rows of a block for a `bucket` of messages, with as many threads as torch has when it is first asked.
+
+    Nothing is measured here.
+    """
+    shape = GatedShape(messages, int(summed), 0, gathered, dense, int(summed), layers, width, itemsize)
+    cpu = this_cpu(torch.get_num_threads())
+    stored = store.load(key_of(shape, cpu))
+    if isinstance(stored, int) and stored in BLOCK_ROWS:
+        return stored
+    return pruned(block_candidates(shape, cpu))[0].choice
+
+
+def forget() -> None:
+    """Look at the disk again: a winner was written."""
+    best_block_rows.cache_clear()

@@ -1,0 +1,44 @@
+"""What can be chosen: blocks enumerated, anything pruned by its bound and ranked by predicted time."""
+
+from collections.abc import Iterable
+from typing import Generic, NamedTuple, TypeVar
+
+from fastchgnet_kernels.io_model.cpu_time import block_costs
+from fastchgnet_kernels.io_model.device import Cpu
+from fastchgnet_kernels.io_model.gated import GatedShape
+
+Choice = TypeVar("Choice")
+
+BLOCK_ROWS: tuple[int, ...] = tuple(
+    sorted([64 << k for k in range(10)] + [96 << k for k in range(9)])
+)  # 64, 96, 128 … 32768
+
+
+class Candidate(NamedTuple, Generic[Choice]):
+    choice: Choice
+    seconds: float  # predicted
+    least_seconds: float  # no less, by the bound of what it must do and move
+    moved_bytes: float
+    least_bytes: float
+
+
+def block_candidates(shape: GatedShape, cpu: Cpu) -> list[Candidate[int]]:
+    """Rows of a block: of those that hold all messages, only the smallest."""
+    small = [rows for rows in BLOCK_ROWS if rows < shape.messages]
+    whole = [rows for rows in BLOCK_ROWS if rows >= shape.messages][:1]
+    sizes = small + whole
+    return [Candidate(rows, *cost) for rows, cost in zip(sizes, block_costs(sizes, shape, cpu), strict=True)]
+
+
+def pruned(candidates: Iterable[Candidate[Choice]]) -> list[Candidate[Choice]]:
+    """Fastest first, without those whose bound alone is slower than the fastest one is predicted to be.
+
+    That one is always left: nothing is predicted to be faster than its own bound.
+    """
+    ranked = sorted(candidates, key=lambda candidate: candidate.seconds)
+    return [candidate for candidate in ranked if candidate.least_seconds <= ranked[0].seconds]
+
+
+def short_list(candidates: list[Candidate[Choice]], share: int = 5) -> list[Candidate[Choice]]:
+    """What is worth measuring: the first of the pruned and ranked, one for every `share` candidates."""
+    return pruned(candidates)[: max(1, len(candidates) // share)]
