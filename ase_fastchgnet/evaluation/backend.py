@@ -13,13 +13,14 @@ from ase_fastchgnet.model.checkpoint import Checkpoint
 from ase_fastchgnet.model.engine import Engine
 from ase_fastchgnet.model.output import ModelOutput
 from ase_fastchgnet.model.reference import ReferenceModel
+from fastchgnet_kernels import check_triton, runs_kernels
 
 from .source import Forces, ModelSource, load_weights
 
-BackendName = Literal["torch", "reference"]
+BackendName = Literal["torch", "triton", "reference"]
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
-BACKENDS = ("auto", "torch", "reference")
+BACKENDS = ("auto", "torch", "triton", "reference")
 FORCES = ("conservative", "direct")
 DEVICE_VARIABLE = "FASTCHGNET_DEVICE"
 
@@ -84,13 +85,16 @@ def load_backend(
 ) -> Backend:
     """The backend for these options; the same object as before if it is among the last few in use."""
     check_options(dtype=dtype, device=device, forces=forces, backend=backend)
-    return _load(load_weights(model, forces), DTYPES[dtype], resolve_device(device), forces, resolve_backend(backend))
+    place = resolve_device(device)
+    return _load(load_weights(model, forces), DTYPES[dtype], place, forces, resolve_backend(backend, place))
 
 
 @functools.lru_cache(maxsize=8)
 def _load(
     checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device, forces: Forces, name: BackendName
 ) -> Backend:
+    if name == "triton":
+        check_triton(device)
     if name == "reference":
         return Backend(name, checkpoint, dtype, device, ReferenceModel(checkpoint, dtype=dtype, device=str(device)))
     return Backend(name, checkpoint, dtype, device, Engine(checkpoint, dtype=dtype, device=str(device), forces=forces))
@@ -104,16 +108,21 @@ def check_options(*, dtype: str, device: str | None, forces: str, backend: str) 
         raise ValueError("backend='reference' is the exact model by autograd: it has no direct forces; use 'auto'")
     if dtype not in DTYPES:
         raise ValueError(f"dtype={dtype!r} is not one of {', '.join(map(repr, DTYPES))}")
-    if backend == "triton":
-        raise NotImplementedError("backend='triton' is not in this version; use backend='auto'")
     if backend not in BACKENDS:
         raise ValueError(f"backend={backend!r} is not one of {', '.join(map(repr, BACKENDS))}")
-    requested_device(device)
+    place = requested_device(device)
+    if place is not None:
+        resolve_backend(backend, place)
 
 
-def resolve_backend(backend: str) -> BackendName:
-    """The name of the backend that will do the work."""
-    return "reference" if backend == "reference" else "torch"
+def resolve_backend(backend: str, device: torch.device) -> BackendName:
+    """Who will do the work on `device`: the reference, or the engine with the ops that it has there."""
+    if backend == "reference":
+        return "reference"
+    engine: BackendName = "triton" if runs_kernels(device) else "torch"
+    if backend not in ("auto", engine):
+        raise ValueError(f"backend={backend!r} does not run on {str(device)!r}; use 'auto', which is {engine!r} there")
+    return engine
 
 
 def resolve_device(device: str | None) -> torch.device:

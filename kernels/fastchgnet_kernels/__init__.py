@@ -1,5 +1,17 @@
-"""The operations CHGNet is made of, each a module with `forward` and a hand-derived `backward`. Needs torch, numpy."""
+"""The operations CHGNet is made of, each a module with `forward` and a hand-derived `backward`. Needs torch, numpy.
+
+On CUDA devices they are Triton's kernels, which need triton.
+"""
 
 from fastchgnet_kernels import angle_basis, bond_basis, gated_message, gated_update, segment_sum
+from fastchgnet_kernels._launch import check_triton, runs_kernels
 
-__all__ = ["angle_basis", "bond_basis", "gated_message", "gated_update", "segment_sum"]
+__all__ = [
+    "angle_basis",
+    "bond_basis",
+    "check_triton",
+    "gated_message",
+    "gated_update",
+    "runs_kernels",
+    "segment_sum",
+]

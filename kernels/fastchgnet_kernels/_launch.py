@@ -2,17 +2,17 @@
 
 import importlib.util
 import os
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 # Triton reads the variable when it is imported, for the whole process.
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 
-def runs_kernels(x: Tensor) -> bool:
-    """Whether an op on `x` is done by its Triton kernel; by its definition in plain torch if not."""
-    return x.is_cuda or INTERPRETED
+def runs_kernels(device: torch.device) -> bool:
+    """Whether an op on `device` is done by its Triton kernel; by its definition in plain torch if not."""
+    return INTERPRETED or device.type == "cuda"
 
 
 def check_triton(device: torch.device) -> None:
@@ -24,8 +24,10 @@ def check_triton(device: torch.device) -> None:
         )
 
 
-def precision_of(dtype: torch.dtype, tf32: bool) -> str:
-    """How `tl.dot` multiplies: float32 as three TF32 products, which keeps 22 bits, unless TF32 alone will do."""
-    if dtype == torch.float64:
-        return "ieee"
-    return "tf32" if tf32 else "tf32x3"
+class Tile(NamedTuple):
+    """How a gated kernel cuts up its work."""
+
+    rows: int  # messages at a time
+    segments: int  # whole segments per program, 1 to 16
+    warps: int
+    stages: int

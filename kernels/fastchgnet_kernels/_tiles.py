@@ -1,6 +1,7 @@
-"""What kernels do with tiles that they have loaded: σ, SiLU and LayerNorm, each with its derivative below it.
+"""What kernels do with tiles that they have loaded: products, σ, SiLU and LayerNorm, each with its derivative below it.
 
-NATIVE is false in Triton's interpreter, which knows no assembly, and in float64.
+NATIVE is false in Triton's interpreter, which knows no assembly, and in float64. SPLIT is true for products of float32
+numbers that keep 21 bits or more on units which multiply 11 (TF32): each is a high part and the rest.
 """
 
 import triton
@@ -8,6 +9,32 @@ import triton.language as tl
 
 LOG2_E: tl.constexpr = tl.constexpr(1.4426950408889634)
 NORM_EPS: tl.constexpr = tl.constexpr(1e-5)
+
+
+@triton.jit
+def high(x):
+    """x rounded to 11 bits, a TF32 number; the rest is at most 2⁻¹¹ |x|."""
+    return ((x.to(tl.uint32, bitcast=True) + 0x1000) & 0xFFFFE000).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def product(a, b, total, SPLIT: tl.constexpr):
+    """total + a b. Split, the product of both rests is left out: 2⁻²² of |a| |b|."""
+    if not SPLIT:
+        return tl.dot(a, b, total, out_dtype=total.dtype)
+    a_high, b_high = high(a), high(b)
+    total = tl.dot(a - a_high, b_high, total)
+    total = tl.dot(a_high, b - b_high, total)
+    return tl.dot(a_high, b_high, total)
+
+
+@triton.jit
+def sum_of_chosen(chosen, b, total, SPLIT: tl.constexpr):
+    """total + a b of a matrix a of zeros and ones, which are TF32 numbers."""
+    if not SPLIT:
+        return tl.dot(chosen, b, total, out_dtype=total.dtype)
+    b_high = high(b)
+    return tl.dot(chosen, b_high, tl.dot(chosen, b - b_high, total))
 
 
 @triton.jit

@@ -58,6 +58,8 @@ def perturbed(crystals: Sequence[Atoms], shares: tuple[float, ...], rng: np.rand
     """Each crystal once, off its equilibrium in one of the five ways; `info["kind"]` says which."""
     for atoms in crystals:
         kind = KINDS[rng.choice(len(KINDS), p=shares)]
+        if kind == "hot" and len(atoms) == 1:
+            kind = "strained"  # an atom alone has no motion but that of the whole
         moved = _hot(atoms, rng) if kind == "hot" else _displaced(atoms, kind, rng)
         moved.info["kind"] = kind
         yield moved

@@ -53,7 +53,7 @@ def test_importing_is_light_and_constructing_prints_nothing_and_loads_nothing() 
         ({"dtype": "float16"}, ValueError, "dtype='float16' is not one of 'float32', 'float64'"),
         ({"forces": "direct", "backend": "reference"}, ValueError, "has no direct forces"),
         ({"forces": "exact"}, ValueError, "forces='exact' is not one of 'conservative', 'direct'"),
-        ({"backend": "triton"}, NotImplementedError, "not in this version; use backend='auto'"),
+        ({"backend": "triton", "device": "cpu"}, ValueError, "does not run on 'cpu'; use 'auto'"),
         ({"backend": "jax"}, ValueError, "backend='jax' is not one of"),
         ({"device": "gpu"}, ValueError, "device='gpu' is not a device; use 'cpu', 'cuda' or 'cuda:N'"),
         ({"device": "cuda:first"}, ValueError, "is not a device"),

@@ -5,9 +5,22 @@ import torch
 
 from ase_fastchgnet.evaluation.backend import load_backend, requested_device, resolve_backend, resolve_device
 
+CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 
-def test_auto_is_the_engine() -> None:
-    assert [resolve_backend(name) for name in ("auto", "torch", "reference")] == ["torch", "torch", "reference"]
+
+def test_auto_is_the_engine_with_the_ops_of_the_device() -> None:
+    assert [resolve_backend(name, CPU) for name in ("auto", "torch", "reference")] == ["torch", "torch", "reference"]
+    assert [resolve_backend(name, CUDA) for name in ("auto", "triton", "reference")] == [
+        "triton",
+        "triton",
+        "reference",
+    ]
+
+
+@pytest.mark.parametrize(("backend", "device", "there"), [("triton", CPU, "torch"), ("torch", CUDA, "triton")])
+def test_ops_of_another_device_are_refused(backend: str, device: torch.device, there: str) -> None:
+    with pytest.raises(ValueError, match=f"does not run on '{device}'; use 'auto', which is '{there}' there"):
+        resolve_backend(backend, device)
 
 
 def test_the_same_options_give_the_same_backend_and_others_another() -> None:

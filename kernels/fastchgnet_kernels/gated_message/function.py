@@ -1,7 +1,8 @@
-"""Runs the gated message over blocks of rows small enough to stay in cache. No maths but the weights' in this file.
+"""Picks who computes a gated message: Triton, or plain torch over blocks of rows small enough to stay in cache.
 
-Every block is gathered, pushed through the MLP and reduced before the next one starts, so a message is never written
-to memory. The backward recomputes a block unless the caller asked `forward` to keep it.
+In plain torch every block is gathered, pushed through the MLP and reduced before the next one starts, so a message is
+never written to memory. The backward recomputes a block unless the caller asked `forward` to keep it. No maths but the
+weights' in this file.
 """
 
 from typing import NamedTuple
@@ -10,10 +11,13 @@ import torch
 from torch import Tensor
 
 from fastchgnet_kernels import segment_sum
+from fastchgnet_kernels._launch import Tile, runs_kernels
 from fastchgnet_kernels.gated_message import reference
 from fastchgnet_kernels.gated_message.rows import Kept, Rows, segment_blocks
 from fastchgnet_kernels.gated_message.scratch import Scratch, thread_scratch
 from fastchgnet_kernels.gated_message.weights import GatedWeights, Incidence
+
+TILE = Tile(rows=128, segments=4, warps=8, stages=1)
 
 
 class Weighting(NamedTuple):
@@ -40,13 +44,20 @@ def forward(
 ) -> tuple[Tensor, Kept | None]:
     """out[s] = Σ_{m in segment s} p_m ⊙ w[m], (segments, D).
 
-    With `keep`, what the backward needs is left in that memory and returned; without, the backward recomputes it.
+    With `keep`, what the backward needs is left in that memory and returned; without, and by Triton, the backward
+    recomputes it.
     """
+    if runs_kernels(rows.table.device):
+        from fastchgnet_kernels.gated_message import kernel
+
+        weight, weight_rows = weighting.table, weighting.incidence.rows
+        return kernel.forward(rows, weights, weight, weight_rows, segments.ptr, segments.of_message, TILE), None
     kept: Kept | None = None if keep is None else []
     temporary = thread_scratch()
     out = rows.table.new_zeros(segments.ptr.shape[0] - 1, rows.table.shape[1] // 2)
     order = weighting.incidence.ptr  # 0, 1, 2 …: the messages of a block are summed in the order they lie in
-    for block, (first, last, lo, hi) in enumerate(segment_blocks(segments.ptr)):
+    size = rows.block_rows(weights, summed=True)
+    for block, (first, last, lo, hi) in enumerate(segment_blocks(segments.ptr, size)):
         new = temporary if keep is None else keep.under(block)
         saved = reference.forward(rows.block(lo, hi), weights, new)
         w = weighting.block(lo, hi, temporary)
@@ -73,11 +84,19 @@ def backward(
     kept: Kept | None,
 ) -> MessageGradients:
     """With g = grad_out[segment of m]: grad_w = Σ g p_m and grad_p = g ⊙ w; then back through the MLP."""
+    if runs_kernels(rows.table.device):
+        from fastchgnet_kernels.gated_message import kernel
+
+        weight, weight_rows = weighting.table, weighting.incidence.rows
+        grad_z, grad_w = kernel.backward(grad_out, rows, weights, weight, weight_rows, segments.of_message, TILE)
+        rows.block_backward(grad_z, 0, grad_z.shape[0], grad_x)
+        return _gathered(rows, weighting, grad_z, grad_w)
     n, d = segments.of_message.shape[0], grad_out.shape[1]
     temporary = thread_scratch()
     grad_z = temporary("grad z", n, rows.table.shape[1], grad_out)
     grad_w = temporary("grad w", n, d, grad_out)
-    for block, (_, _, lo, hi) in enumerate(segment_blocks(segments.ptr)):
+    size = rows.block_rows(weights, summed=True)
+    for block, (_, _, lo, hi) in enumerate(segment_blocks(segments.ptr, size)):
         saved = reference.forward(rows.block(lo, hi), weights, temporary) if kept is None else kept[block]
         grad = temporary("grad", hi - lo, d, grad_out)
         torch.index_select(grad_out, 0, segments.of_message[lo:hi], out=grad)
@@ -85,7 +104,10 @@ def backward(
         grad.mul_(weighting.block(lo, hi, temporary))
         reference.backward(grad, saved, weights, temporary, grad_z[lo:hi])
         rows.block_backward(grad_z, lo, hi, grad_x)
-    return MessageGradients(
-        rows.grad_table(grad_z),
-        segment_sum.forward(grad_w, weighting.incidence.messages, weighting.incidence.messages_ptr),
-    )
+    return _gathered(rows, weighting, grad_z, grad_w)
+
+
+def _gathered(rows: Rows, weighting: Weighting, grad_z: Tensor, grad_w: Tensor) -> MessageGradients:
+    """Both gathers transposed."""
+    users = weighting.incidence
+    return MessageGradients(rows.grad_table(grad_z), segment_sum.forward(grad_w, users.messages, users.messages_ptr))

@@ -7,9 +7,10 @@ from torch import Tensor
 
 from fastchgnet_kernels import segment_sum
 from fastchgnet_kernels.gated_message import reference
-from fastchgnet_kernels.gated_message.weights import Dense, Incidence
+from fastchgnet_kernels.gated_message.weights import Dense, GatedWeights, Incidence
+from fastchgnet_kernels.io_model.block_rows import best_block_rows, bucket
 
-BLOCK_ROWS = 2048  # 2048 rows of 128 floats are 1 MB: a block and its temporaries stay in a core's L2 + share of L3
+BLOCK_ROWS: int | None = None  # of every block; None for those that are fastest on this CPU, as `io_model` knows
 
 Kept = list[reference.Saved]  # per block
 
@@ -21,9 +22,22 @@ class Rows(NamedTuple):
     incidence: Incidence
     dense: Dense | None
 
+    @property
+    def gathered(self) -> int:
+        """Table rows that a message adds up."""
+        return self.incidence.rows.shape[0] // max(self.incidence.ptr.shape[0] - 1, 1)
+
+    def block_rows(self, weights: GatedWeights, *, summed: bool) -> int:
+        """Rows of a block: the same for forward and backward, as what one keeps the other takes block by block."""
+        if BLOCK_ROWS is not None:
+            return BLOCK_ROWS
+        messages, dense = bucket(self.incidence.ptr.shape[0] - 1), 0 if self.dense is None else self.dense.x.shape[1]
+        layers, width = 1 if weights.second is None else 2, self.table.shape[1] // 2
+        return best_block_rows(messages, summed, self.gathered, dense, layers, width, self.table.itemsize)
+
     def block(self, lo: int, hi: int) -> Tensor:
         """Pre-activations z of the messages lo:hi, (hi - lo, 2D)."""
-        k = self.incidence.rows.shape[0] // max(self.incidence.ptr.shape[0] - 1, 1)
+        k = self.gathered
         z = segment_sum.forward(self.table, self.incidence.rows[k * lo : k * hi], self.incidence.ptr[: hi - lo + 1])
         return z if self.dense is None else z.addmm_(self.dense.x[lo:hi], self.dense.weight)
 
@@ -37,16 +51,15 @@ class Rows(NamedTuple):
         return segment_sum.forward(grad_z, self.incidence.messages, self.incidence.messages_ptr)
 
 
-def row_blocks(n_rows: int, size: int | None = None) -> Iterator[tuple[int, int]]:
-    """(first row, last row + 1) of each block of `size` rows, BLOCK_ROWS by default."""
-    size = size or BLOCK_ROWS
+def row_blocks(n_rows: int, size: int) -> Iterator[tuple[int, int]]:
+    """(first row, last row + 1) of each block of `size` rows."""
     for lo in range(0, n_rows, size):
         yield lo, min(lo + size, n_rows)
 
 
-def segment_blocks(ptr: Tensor, size: int | None = None) -> Iterator[tuple[int, int, int, int]]:
+def segment_blocks(ptr: Tensor, size: int) -> Iterator[tuple[int, int, int, int]]:
     """(first segment, last + 1, first row, last row + 1) of blocks of whole segments, about `size` rows each."""
-    bounds, size = ptr.numpy(), size or BLOCK_ROWS
+    bounds = ptr.numpy()
     first, n_segments = 0, len(bounds) - 1
     while first < n_segments:
         last = int(bounds.searchsorted(bounds[first] + size, side="right")) - 1

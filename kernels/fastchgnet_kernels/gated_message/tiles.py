@@ -7,18 +7,19 @@ columns. Backward is directly below forward and recomputes it.
 import triton
 import triton.language as tl
 
-from fastchgnet_kernels._tiles import sigmoid, silu_grad, standardise, standardise_grad
+from fastchgnet_kernels._tiles import product, sigmoid, silu_grad, standardise, standardise_grad
 
 
 @triton.jit
 def pre_activation(
     table, rows, x, x_weight, message, live, half,
-    K: tl.constexpr, D: tl.constexpr, F: tl.constexpr, F_PADDED: tl.constexpr, PRECISION: tl.constexpr,
+    K: tl.constexpr, D: tl.constexpr, F: tl.constexpr, F_PADDED: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
     """z = Σ_k table[rows[m, k]] (+ x_m W) of one half, (messages of the tile, D)."""
     column = half * D + tl.arange(0, D)
-    z = tl.zeros((message.shape[0], D), table.dtype.element_ty)
-    for k in tl.static_range(K):
+    row = tl.load(rows + message * K, live, 0).to(tl.int64)
+    z = tl.load(table + row[:, None] * (2 * D) + column[None, :], live[:, None], 0.0)
+    for k in tl.static_range(1, K):
         row = tl.load(rows + message * K + k, live, 0).to(tl.int64)
         z += tl.load(table + row[:, None] * (2 * D) + column[None, :], live[:, None], 0.0)
     if F > 0:
@@ -26,14 +27,14 @@ def pre_activation(
         inside = feature < F
         features = tl.load(x + message[:, None] * F + feature[None, :], live[:, None] & inside[None, :], 0.0)
         weight = tl.load(x_weight + feature[:, None] * (2 * D) + column[None, :], inside[:, None], 0.0)
-        z = tl.dot(features, weight, z, input_precision=PRECISION, out_dtype=z.dtype)
+        z = product(features, weight, z, SPLIT)
     return z
 
 
 @triton.jit
 def normed(
     z, second, second_bias, scale, shift, half,
-    D: tl.constexpr, LAYERS: tl.constexpr, NORM: tl.constexpr, PRECISION: tl.constexpr, NATIVE: tl.constexpr,
+    D: tl.constexpr, LAYERS: tl.constexpr, NORM: tl.constexpr, SPLIT: tl.constexpr, NATIVE: tl.constexpr,
 ):  # fmt: skip
     """LN(y) of one half (rows, D), ŷ and rstd (rows,); without a norm ŷ is y, and rstd of no meaning."""
     column = tl.arange(0, D)
@@ -41,8 +42,8 @@ def normed(
     if LAYERS == 2:
         weight = tl.load(second + half * D * D + column[:, None] * D + column[None, :])
         h = z * sigmoid(z, NATIVE)
-        y = tl.dot(h, weight, input_precision=PRECISION, out_dtype=z.dtype)
-        y += tl.load(second_bias + half * D + column)[None, :]
+        bias = tl.load(second_bias + half * D + column)[None, :]
+        y = product(h, weight, tl.broadcast_to(bias, z.shape), SPLIT)
     rstd = tl.sum(z, 1)
     out = y
     if NORM:
@@ -54,7 +55,7 @@ def normed(
 @triton.jit
 def normed_grad(
     grad, z, y, rstd, second, scale, half,
-    D: tl.constexpr, LAYERS: tl.constexpr, NORM: tl.constexpr, PRECISION: tl.constexpr, NATIVE: tl.constexpr,
+    D: tl.constexpr, LAYERS: tl.constexpr, NORM: tl.constexpr, SPLIT: tl.constexpr, NATIVE: tl.constexpr,
 ):  # fmt: skip
     """grad_z of one half (rows, D), from the gradient of LN(y)."""
     column = tl.arange(0, D)
@@ -62,7 +63,7 @@ def normed_grad(
         grad = standardise_grad(grad * tl.load(scale + half * D + column)[None, :], y, rstd, D)
     if LAYERS == 2:
         transposed = tl.load(second + half * D * D + column[None, :] * D + column[:, None])
-        grad = tl.dot(grad, transposed, input_precision=PRECISION, out_dtype=z.dtype)
+        grad = product(grad, transposed, tl.zeros_like(z), SPLIT)
         grad = grad * silu_grad(z, sigmoid(z, NATIVE))
     return grad
 

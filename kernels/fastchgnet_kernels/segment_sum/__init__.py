@@ -4,6 +4,7 @@ Backward: grad_x = the same sum over the transposed incidence. Every gather (fix
 reduction onto atoms and bonds, and every transposed gather in the model is this one op.
 """
 
-from fastchgnet_kernels.segment_sum.reference import backward, forward
+from fastchgnet_kernels.segment_sum.function import forward
+from fastchgnet_kernels.segment_sum.reference import backward
 
 __all__ = ["backward", "forward"]

@@ -1,0 +1,40 @@
+"""The whole model with every op done by its kernel, in Triton's interpreter, against exact results in float64."""
+
+import pytest
+import torch
+from ase import Atoms
+from ase.build import bulk
+
+from ase_fastchgnet.graph import Cutoffs, build_batch
+from ase_fastchgnet.model.checkpoint import load_checkpoint
+from ase_fastchgnet.model.engine import Engine
+from ase_fastchgnet.model.reference import ReferenceModel
+from fastchgnet_kernels._launch import INTERPRETED
+
+# Pre-activations reach ±600. Beyond 128 a power of two is infinite in float32 and the sigmoid 0: as it should be, but
+# the numpy behind the interpreter says so.
+pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered in exp2:RuntimeWarning")
+
+
+def crystals() -> list[Atoms]:
+    """Off their equilibrium, so that every component of forces and stress is there; one has no angles."""
+    salt = bulk("NaCl", "rocksalt", a=5.6)
+    salt.positions[0] += (0.1, 0.05, -0.07)
+    lithium = bulk("Li", "bcc", a=3.6)
+    lithium.set_cell(lithium.cell.array @ [[1.02, 0.01, 0.0], [0.0, 0.99, 0.02], [0.0, 0.0, 1.0]], scale_atoms=True)
+    return [salt, lithium]
+
+
+@pytest.mark.parametrize("version", ["0.3.0", "0.2.0"])
+def test_energies_forces_and_virials_are_those_of_the_reference(version: str) -> None:
+    assert INTERPRETED
+    checkpoint = load_checkpoint(version)
+    graph = build_batch(crystals(), Cutoffs(checkpoint.config.atom_cutoff, checkpoint.config.bond_cutoff))
+    assert graph.n_angles > 0
+    found = Engine(checkpoint).evaluate(graph)
+    exact = ReferenceModel(checkpoint, dtype=torch.float64).evaluate(graph)
+    # The same budgets as for the engine on the CPU in float32.
+    for name, budget in [("atom_energies", 3e-6), ("magmoms", 3e-6), ("forces", 3e-5), ("virial", 3e-4)]:
+        ours, theirs = getattr(found, name), getattr(exact, name)
+        assert theirs.abs().max() > 100 * budget
+        assert (ours - theirs).abs().max() < budget, name
