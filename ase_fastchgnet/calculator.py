@@ -31,7 +31,7 @@ from ase_fastchgnet.evaluation.isolated import IsolatedGuard, IsolatedPolicy, ch
 from ase_fastchgnet.evaluation.moving import MovingBatch
 from ase_fastchgnet.evaluation.prediction import Array, Prediction, predictions_of
 from ase_fastchgnet.evaluation.source import Forces, ModelSource, check_source, load_weights, portable_name
-from ase_fastchgnet.graph import Cutoffs, GraphBatch, NeighborCache
+from ase_fastchgnet.graph import AnyCache, Cutoffs, GraphBatch, neighbor_cache
 from ase_fastchgnet.graph.validate import MAX_NUMBER
 from ase_fastchgnet.model.checkpoint import Checkpoint
 from ase_fastchgnet.model.output import ModelOutput
@@ -58,7 +58,8 @@ class FastCHGNet(Calculator):
     dtype              "float32" or "float64"
     forces             "conservative", exact derivatives of the energy, or "direct": predicted in the forward pass, in
                        a fraction of the time, with the errors that the model's card states.  Energies do not change
-    backend            "auto", "torch" (the engine), or "reference" (autograd: slow, for checking)
+    backend            "auto": the engine, with Triton's kernels on CUDA ("triton") and plain torch on CPUs ("torch");
+                       or "reference" (autograd: slow, for checking)
     skin               Å; neighbours are searched again once atoms have moved half of it.  Does not change results
     deterministic      repeatable to the last bit; holds on a CPU whatever the value
     on_isolated_atoms  "warn", "error" or "ignore" atoms that have no neighbour within the cut-off
@@ -113,7 +114,7 @@ class FastCHGNet(Calculator):
         self.reset()
         self._checkpoint = self._source if isinstance(self._source, Checkpoint) else None
         self._backend: Backend | None = None
-        self._cache: NeighborCache | None = None
+        self._cache: AnyCache | None = None
         return changed
 
     def todict(self, skip_default: bool = False) -> dict[str, Any]:
@@ -124,10 +125,11 @@ class FastCHGNet(Calculator):
     def __repr__(self) -> str:
         option = self.parameters
         forces = "" if option["forces"] == "conservative" else f"forces={option['forces']!r}, "
-        device = self._backend.device if self._backend else requested_device(option["device"]) or "auto"
+        device = self._backend.device if self._backend else requested_device(option["device"])
+        backend = resolve_backend(option["backend"], device) if device else option["backend"]
         return (
-            f"FastCHGNet({option['model']!r}, device='{device}', dtype={option['dtype']!r}, "
-            f"{forces}backend={resolve_backend(option['backend'])!r})"
+            f"FastCHGNet({option['model']!r}, device={str(device or 'auto')!r}, dtype={option['dtype']!r}, "
+            f"{forces}backend={backend!r})"
         )
 
     @property
@@ -261,7 +263,7 @@ class FastCHGNet(Calculator):
 
     def _build_graph(self, atoms: Atoms, backend: Backend) -> GraphBatch:
         if self._cache is None:
-            self._cache = NeighborCache(backend.cutoffs, self.parameters["skin"])
+            self._cache = neighbor_cache(backend.cutoffs, self.parameters["skin"], device=backend.device)
             self._guard = IsolatedGuard(self.parameters["on_isolated_atoms"], backend.cutoffs.atom)
         graph = self._cache.graph(atoms)
         self._guard.check(graph)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from ase import Atoms
 
-from ase_fastchgnet.graph import GraphBatch, NeighborCache
+from ase_fastchgnet.graph import GraphBatch, neighbor_cache
 from ase_fastchgnet.model.checkpoint import Checkpoint, is_released
 
 from .backend import Backend, load_backend, resolve_device
@@ -82,7 +82,7 @@ def evaluate_chunk(options: Options, items: Sequence[Item]) -> ChunkResult:
         warnings.simplefilter("always", UserWarning)
         for item in items:
             try:
-                graph = NeighborCache(backend.cutoffs).graph(item.atoms, item.index)
+                graph = neighbor_cache(backend.cutoffs, device=backend.device).graph(item.atoms, item.index)
                 IsolatedGuard(options.on_isolated_atoms, backend.cutoffs.atom).check(graph, item.index)
                 graphs[item.index] = graph
             except (ValueError, MemoryError) as error:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 import torch
 from ase import Atoms
 
-from ase_fastchgnet.graph import Cutoffs, GraphBatch, NeighborCache, concatenate
+from ase_fastchgnet.graph import GraphBatch, concatenate, neighbor_cache
 
 from .backend import Backend, load_backend
 from .isolated import IsolatedGuard, IsolatedPolicy, check_isolated_policy
@@ -49,7 +49,7 @@ def evaluate(
     check_isolated_policy(on_isolated_atoms)
     loaded = load_backend(model, dtype=dtype, device=device, forces=forces, backend=backend)
     gradient = not {"forces", "stress"}.isdisjoint(properties)
-    graphs = _graphs(structures, loaded.cutoffs, on_isolated_atoms)
+    graphs = _graphs(structures, loaded, on_isolated_atoms)
     predictions: list[Prediction] = []
     for batch in batches(graphs, batch_size):
         for found in evaluate_batch(batch, loaded, gradient):
@@ -107,11 +107,14 @@ def batches(graphs: Iterator[GraphBatch], batch_size: int | None = None) -> Iter
         yield batch
 
 
-def _graphs(structures: Iterable[Atoms], cutoffs: Cutoffs, policy: IsolatedPolicy) -> Iterator[GraphBatch]:
+def _graphs(structures: Iterable[Atoms], backend: Backend, policy: IsolatedPolicy) -> Iterator[GraphBatch]:
     """One graph at a time; errors and warnings name the structure."""
     for index, atoms in enumerate(structures):
-        graph = NeighborCache(cutoffs).graph(atoms, index)
-        IsolatedGuard(policy, cutoffs.atom).check(graph, index)
+        try:
+            graph = neighbor_cache(backend.cutoffs, device=backend.device).graph(atoms, index)
+        except MemoryError as error:
+            raise StructureTooLargeError(str(error) or f"system {index}: not enough memory for its graph") from error
+        IsolatedGuard(policy, backend.cutoffs.atom).check(graph, index)
         yield graph
 
 

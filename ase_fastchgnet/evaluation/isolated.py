@@ -7,6 +7,8 @@ alone.  It is still a prediction far from what CHGNet was trained on, so by defa
 import warnings
 from typing import Literal, get_args
 
+from torch import Tensor
+
 from ase_fastchgnet.graph import GraphBatch, isolated_atoms
 
 IsolatedPolicy = Literal["ignore", "warn", "error"]
@@ -27,16 +29,25 @@ class IsolatedGuard:
         self.cutoff = cutoff  # Å
         self._elements = b""
         self._known: set[int] = set()
+        self._edge_ptr: Tensor | None = None
+        self._alone: list[int] = []
 
     def check(self, graph: GraphBatch, system: int = 0) -> None:
-        """Looks at a batch of one on the CPU; messages name it `system`."""
-        alone = [] if self.policy == "ignore" else isolated_atoms(graph).tolist()
+        """Looks at a batch of one; messages name it `system`.
+
+        A device is waited for only if edges have come or gone since the last graph.
+        """
+        if self.policy == "ignore":
+            return
+        if graph.edge_ptr is not self._edge_ptr:
+            self._edge_ptr, self._alone = graph.edge_ptr, isolated_atoms(graph).tolist()
+        alone = self._alone
         if not alone:
             return
         message = f"system {system}: {_describe(alone, self.cutoff)}"
         if self.policy == "error":
             raise ValueError(message)
-        elements = graph.numbers.numpy().tobytes()
+        elements = graph.numbers.cpu().numpy().tobytes()
         if elements != self._elements:
             self._elements, self._known = elements, set()
         if not self._known.issuperset(alone):

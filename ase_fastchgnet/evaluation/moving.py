@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from ase import Atoms
 
-from ase_fastchgnet.graph import GraphBatch, NeighborCache
+from ase_fastchgnet.graph import AnyCache, GraphBatch, neighbor_cache
 
 from .backend import Backend
 from .evaluator import StructureTooLargeError, batches, evaluate_batch
@@ -26,7 +26,7 @@ class MovingBatch:
         self.backend = backend
         self._skin = skin
         self._policy = on_isolated_atoms
-        self._known: dict[int, tuple[NeighborCache, IsolatedGuard]] = {}
+        self._known: dict[int, tuple[AnyCache, IsolatedGuard]] = {}
         self._rows: dict[int, int] = {}
 
     @torch.inference_mode(False)  # as in evaluate
@@ -39,6 +39,8 @@ class MovingBatch:
                 graphs[number] = self._graph(number, atoms)
             except ValueError as error:
                 found[number] = error
+            except MemoryError as error:
+                found[number] = StructureTooLargeError(str(error))
         predictions = [p for batch in batches(iter(graphs.values())) for p in evaluate_batch(batch, self.backend, True)]
         found.update(zip(graphs, predictions, strict=True))
         return {number: found[number] for number in structures}
@@ -54,8 +56,9 @@ class MovingBatch:
 
     def _graph(self, number: int, atoms: Atoms) -> GraphBatch:
         if number not in self._known:
-            cutoffs = self.backend.cutoffs
-            self._known[number] = NeighborCache(cutoffs, self._skin), IsolatedGuard(self._policy, cutoffs.atom)
+            cutoffs, device = self.backend.cutoffs, self.backend.device
+            cache = neighbor_cache(cutoffs, self._skin, device=device)
+            self._known[number] = cache, IsolatedGuard(self._policy, cutoffs.atom)
         cache, guard = self._known[number]
         graph = cache.graph(atoms, number)
         guard.check(graph, number)

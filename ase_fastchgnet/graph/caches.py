@@ -12,9 +12,9 @@ AnyCache = NeighborCache | DeviceNeighborCache
 
 
 def neighbor_cache(cutoffs: Cutoffs, skin: float = 0.0, *, device: torch.device | str = "cpu") -> AnyCache:
-    """An empty cache for graphs that are wanted on `device`: a CUDA device finds neighbours itself, for others vesin does.
+    """An empty cache for graphs wanted on `device`: a CUDA device finds neighbours itself, for others vesin does.
 
-    Graphs have the same bits either way; those that are not made on the device are still to be sent there.
+    Graphs have the same bits either way; those that vesin is used for are on the CPU, still to be sent.
     """
     if torch.device(device).type == "cuda":
         return DeviceNeighborCache(cutoffs, skin, device=device)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 def upload(array: NDArray[Any], device: torch.device) -> Tensor:
-    """`array` on the device, sent through page-locked memory so that the host does not wait; on the CPU, a view of it."""
+    """`array` on the device, by way of page-locked memory so that the host does not wait; on the CPU, a view of it."""
     tensor = torch.from_numpy(array)
     if device.type == "cpu":
         return tensor

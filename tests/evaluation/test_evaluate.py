@@ -131,7 +131,7 @@ def test_an_error_names_the_structure(structures: list[Atoms]) -> None:
         ({"properties": "energy"}, ValueError, "expected a collection of 'energy'"),
         ({"batch_size": 0}, ValueError, "expected 1 or more"),
         ({"dtype": "half"}, ValueError, "is not one of"),
-        ({"backend": "triton"}, NotImplementedError, "not in this version"),
+        ({"backend": "triton", "device": "cpu"}, ValueError, "does not run on 'cpu'"),
         ({"device": "tpu"}, ValueError, "is not a device"),
         ({"model": "1.0"}, ValueError, "neither a released model"),
         ({"on_isolated_atoms": ""}, ValueError, "is not one of"),

@@ -35,7 +35,7 @@ class GraphIndex(NamedTuple):
 
 
 def build_index(graph: GraphBatch) -> GraphIndex:
-    """All incidences of `graph`, int32 on its device."""
+    """All incidences of `graph`, int32 on its device, which is not waited for: all sizes are those of the graph."""
     n_edges, n_short, n_angles = graph.n_edges, graph.short_bonds.shape[0], graph.n_angles
     arange = _Arange(graph.center, max(3 * n_edges, 2 * n_angles, graph.n_bonds) + 1)
 
@@ -46,14 +46,15 @@ def build_index(graph: GraphBatch) -> GraphIndex:
     torch.cumsum(short_of_edge >= 0, 0, dtype=torch.int32, out=short_before[1:])
     center_ptr = short_before.index_select(0, graph.edge_ptr)
     short_center = graph.center.index_select(0, short_edges)
-    in_edge_order = short_of_edge[short_of_edge >= 0]
+    place = short_before.index_select(0, short_edges)  # of a short edge among all of them in the order of edges
+    in_edge_order = torch.empty_like(short_edges).scatter_(0, place.long(), arange(2 * n_short))
 
     angle_edges = short_of_edge.index_select(0, graph.edges_of_angle.view(-1)).view(-1, 2)
     # A short edge receives one angle from each other short edge of its centre.
     siblings = center_ptr.diff().index_select(0, short_center) - 1
     received_ptr = torch.zeros(2 * n_short + 1, dtype=torch.int32, device=graph.center.device)
     torch.cumsum(siblings, 0, dtype=torch.int32, out=received_ptr[1:])
-    rank = short_before.index_select(0, short_edges) - center_ptr.index_select(0, short_center)
+    rank = place - center_ptr.index_select(0, short_center)
     mirror = _mirror(angle_edges, received_ptr, rank)
     sender = angle_edges[:, 1].div(2, rounding_mode="floor")
 
@@ -118,5 +119,5 @@ def _mirror(angle_edges: Tensor, received_ptr: Tensor, rank: Tensor) -> Tensor:
 def _has_angles(graph: GraphBatch) -> Tensor:
     system = graph.system_of_atom.index_select(0, graph.center)
     some = torch.zeros(graph.n_systems, dtype=torch.bool, device=graph.center.device)
-    some[system.index_select(0, graph.edges_of_angle[:, 0]).long()] = True
+    some.index_fill_(0, system.index_select(0, graph.edges_of_angle[:, 0]).long(), True)
     return some[system.index_select(0, graph.edges_of_bond[:, 0]).long()]
