@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+pytest.importorskip("triton", reason="Triton is for Linux only")
+
 from fastchgnet_kernels.gated_message import kernel as gated_message
 from fastchgnet_kernels.gated_update import kernel as gated_update
 from fastchgnet_kernels.segment_sum import kernel as segment_sum

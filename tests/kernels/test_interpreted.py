@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("triton", reason="Triton is for Linux only")
+
 HERE = Path(__file__).parent
 FILES = sorted(path.stem for path in (HERE / "interpreted").glob("*.py"))
 
