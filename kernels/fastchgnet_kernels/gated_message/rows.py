@@ -59,7 +59,7 @@ def row_blocks(n_rows: int, size: int) -> Iterator[tuple[int, int]]:
 
 def segment_blocks(ptr: Tensor, size: int) -> Iterator[tuple[int, int, int, int]]:
     """(first segment, last + 1, first row, last row + 1) of blocks of whole segments, about `size` rows each."""
-    bounds = ptr.numpy()
+    bounds = ptr.cpu().numpy()
     first, n_segments = 0, len(bounds) - 1
     while first < n_segments:
         last = int(bounds.searchsorted(bounds[first] + size, side="right")) - 1
