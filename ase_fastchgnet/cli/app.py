@@ -23,6 +23,7 @@ from .predict import predict
 from .relax import relax
 from .report import complain, show_warning, without_system
 from .train import finetune, train
+from .tune import tune
 
 
 class _Commands(TyperGroup):
@@ -127,4 +128,5 @@ _add(md, "Properties")
 _add(neb, "Properties")
 _add(finetune, "Models")
 _add(train, "Models")
+_add(tune, "About")
 _add(info, "About")

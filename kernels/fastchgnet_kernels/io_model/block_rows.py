@@ -5,7 +5,7 @@ from functools import lru_cache
 import torch
 
 from fastchgnet_kernels.io_model import store
-from fastchgnet_kernels.io_model.candidates import BLOCK_ROWS, block_candidates, pruned
+from fastchgnet_kernels.io_model.candidates import BLOCK_ROWS, block_candidates, settled
 from fastchgnet_kernels.io_model.device import Cpu, this_cpu
 from fastchgnet_kernels.io_model.gated import GatedShape
 
@@ -20,7 +20,7 @@ def bucket(messages: int) -> int:
 
 def key_of(shape: GatedShape, cpu: Cpu) -> store.Key:
     """Under which the winner for `shape` is kept."""
-    row = f"k{shape.gathered} x{shape.dense} l{shape.layers} d{shape.width} b{shape.itemsize}"
+    row = f"k{shape.gathered} x{'yes' if shape.dense else 'no'} l{shape.layers} d{shape.width} b{shape.itemsize}"
     device = f"{cpu.name}, {cpu.threads} threads"
     return store.Key(device, shape.op, f"{bucket(shape.messages)} of {row}", store.version())
 
@@ -38,7 +38,7 @@ def best_block_rows(
     stored = store.load(key_of(shape, cpu))
     if isinstance(stored, int) and stored in BLOCK_ROWS:
         return stored
-    return pruned(block_candidates(shape, cpu))[0].choice
+    return settled(block_candidates(shape, cpu))
 
 
 def forget() -> None:

@@ -44,7 +44,7 @@ class Access(NamedTuple):
         """Fraction of the rows that have left a cache in which so many columns of a block fit."""
         low, high = sorted((self.near, self.far))
         if high == low:
-            return (fitting < low).astype(np.float64)
+            return np.where(fitting < low, 1.0, 0.0) if np.isfinite(low) else np.ones_like(fitting)
         return np.clip((high - fitting) / (high - low), 0.0, 1.0)
 
 
@@ -60,7 +60,7 @@ class Trace(NamedTuple):
 
     def widest(self, call: Call) -> int:
         """Columns of the widest array of a call."""
-        return max(self.columns[name] for name in (*call.reads, *call.writes))
+        return max((self.columns[name] for name in (*call.reads, *call.writes)), default=0)
 
     def moved(self, fitting: Columns) -> Columns:
         """Columns that each call moves across the border of a cache in which `fitting` columns fit, (calls, *fitting).
@@ -125,8 +125,9 @@ def _forward(shape: GatedShape) -> list[Call]:
 def _reduce(shape: GatedShape) -> list[Call]:
     if not shape.segments:
         return [Call("pass", ("out*", "p"), ("out*",))]
-    weight = [Call("gather", ("factor*",), ("weight",)), Call("pass", ("weight", "p"), ("weight",))]
-    return [*weight, Call("gather", ("weight",), ())]  # the sums are few
+    weight = Call("gather", ("factor*",), ("weight",))
+    nothing = Call("pass", (), ())  # on pointers before, to put the sums where they belong after: short, but calls
+    return [weight, nothing, Call("pass", ("weight", "p"), ("weight",)), Call("gather", ("weight",), ()), nothing]
 
 
 def _spread(shape: GatedShape) -> list[Call]:

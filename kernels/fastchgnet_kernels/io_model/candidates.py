@@ -9,9 +9,11 @@ from fastchgnet_kernels.io_model.gated import GatedShape
 
 Choice = TypeVar("Choice")
 
-BLOCK_ROWS: tuple[int, ...] = tuple(
-    sorted([64 << k for k in range(10)] + [96 << k for k in range(9)])
-)  # 64, 96, 128 … 32768
+# 64, 96, 128, 192 … 32768
+BLOCK_ROWS: tuple[int, ...] = tuple(sorted([64 << k for k in range(10)] + [96 << k for k in range(9)]))
+
+
+RESOLUTION = 0.02  # differences of predicted times that mean nothing
 
 
 class Candidate(NamedTuple, Generic[Choice]):
@@ -37,6 +39,15 @@ def pruned(candidates: Iterable[Candidate[Choice]]) -> list[Candidate[Choice]]:
     """
     ranked = sorted(candidates, key=lambda candidate: candidate.seconds)
     return [candidate for candidate in ranked if candidate.least_seconds <= ranked[0].seconds]
+
+
+def settled(candidates: list[Candidate[int]]) -> int:
+    """What to choose without measuring: the smallest of those that the model cannot tell from the best.
+
+    The smaller of two blocks takes less memory and leaves more of a shared cache to others.
+    """
+    best = min(candidate.seconds for candidate in candidates)
+    return min(candidate.choice for candidate in candidates if candidate.seconds <= (1 + RESOLUTION) * best)
 
 
 def short_list(candidates: list[Candidate[Choice]], share: int = 5) -> list[Candidate[Choice]]:

@@ -32,7 +32,7 @@ class Cpu:
     product_rate: float = 75e9  # FLOP/s of narrow matrix products
     exp_seconds: float = 0.9e-9  # of one σ, besides the pass over memory
     norm_seconds: float = 1.0e-9  # of one element of a LayerNorm, likewise
-    call_seconds: float = 10e-6  # of a call of torch with the Python around it
+    call_seconds: float = 12e-6  # of a call of torch with the Python around it
     grain: int = 32768  # elements that torch does not divide among threads
 
 

@@ -15,8 +15,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
-
 log = logging.getLogger(__name__)
 
 FORMAT = 1
@@ -40,11 +38,14 @@ class Key:
 @cache
 def version() -> str:
     """Of this package and of torch, either of which may change what is fastest."""
+    return f"{_version('ase-fastchgnet')}, torch {_version('torch')}"
+
+
+def _version(package: str) -> str:
     try:
-        package = importlib.metadata.version("ase-fastchgnet")
-    except importlib.metadata.PackageNotFoundError:  # a checkout on the path
-        package = "source"
-    return f"{package}, torch {torch.__version__}"
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "from a folder on the path"
 
 
 def folder() -> Path:

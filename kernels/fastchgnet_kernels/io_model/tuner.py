@@ -42,7 +42,7 @@ class Tuning(NamedTuple, Generic[Choice]):
     def loss(self, exhaustive: "Tuning[Choice]") -> float:
         """How much longer this choice took, in the exhaustive measurement, than the best one there; 0.05 is 5 %."""
         seconds = {row.candidate.choice: row.seconds for row in exhaustive.rows}
-        mine, least = seconds[self.best.candidate.choice], exhaustive.best.seconds
+        mine, least = seconds.get(self.best.candidate.choice), exhaustive.best.seconds
         if mine is None or not least:
             raise ValueError(f"{self.best.candidate.choice} was not measured among all candidates; nothing to compare")
         return mine / least - 1.0

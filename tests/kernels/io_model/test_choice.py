@@ -1,0 +1,101 @@
+"""What the ops use: the model's choice, a measured winner over it, and the same results whatever it is."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from fastchgnet_kernels import gated_message, gated_update
+from fastchgnet_kernels.io_model import block_rows, store, tile_choice
+from fastchgnet_kernels.io_model.candidates import BLOCK_ROWS
+from fastchgnet_kernels.io_model.device import this_cpu
+from fastchgnet_kernels.io_model.gated import GatedShape
+from fastchgnet_kernels.io_model.gpu_tiles import TILES
+from fastchgnet_kernels.io_model.known_gpus import KNOWN
+from tests.kernels.gated import Case, make_case, memory
+
+ROW = {"summed": True, "gathered": 2, "dense": 5, "layers": 2, "width": 64, "itemsize": 4}
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty store, and nothing looked up yet."""
+    monkeypatch.setattr(store, "folder", lambda: tmp_path)
+    block_rows.forget()
+    tile_choice.forget()
+    yield tmp_path
+    block_rows.forget()
+    tile_choice.forget()
+
+
+def stored(rows: int, shape: GatedShape) -> None:
+    store.save(block_rows.key_of(shape, this_cpu(torch.get_num_threads())), rows)
+    block_rows.forget()
+
+
+def shape(messages: int, **changes: int) -> GatedShape:
+    return GatedShape(messages, 7, 20, 2, 5, 9, 2, 64, 4)._replace(**changes)
+
+
+@pytest.mark.parametrize("messages", [0, 1, 63, 64, 65, 1000, 32768, 10**7])
+def test_the_model_chooses_a_block_for_any_number_of_messages(messages: int) -> None:
+    rows = block_rows.best_block_rows(block_rows.bucket(messages), **ROW)
+    assert rows in BLOCK_ROWS
+    assert rows == block_rows.best_block_rows(block_rows.bucket(messages), **ROW)
+
+
+def test_a_measured_winner_is_used_by_the_sizes_of_its_bucket_and_by_no_others() -> None:
+    stored(96, shape(3000))
+    assert [block_rows.best_block_rows(block_rows.bucket(n), **ROW) for n in (2049, 3000, 4096)] == [96, 96, 96]
+    assert block_rows.best_block_rows(block_rows.bucket(2048), **ROW) != 96
+    assert block_rows.best_block_rows(block_rows.bucket(3000), **(ROW | {"layers": 1})) != 96
+    assert block_rows.best_block_rows(block_rows.bucket(3000), **(ROW | {"itemsize": 8})) != 96
+
+
+@pytest.mark.parametrize("winner", [0, -5, 97, "64", None, [64], True])
+def test_a_winner_that_is_none_of_the_candidates_is_not_used(winner: object) -> None:
+    model = block_rows.best_block_rows(block_rows.bucket(3000), **ROW)
+    assert model > 64
+    stored(winner, shape(3000))  # type: ignore[arg-type]
+    assert block_rows.best_block_rows(block_rows.bucket(3000), **ROW) == model
+
+
+def test_a_measured_tile_is_used_and_without_one_the_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = KNOWN["H100"]
+    monkeypatch.setattr(tile_choice, "this_gpu", lambda index: gpu)
+    assert tile_choice.best_tile(shape(3000)) in TILES
+    store.save(tile_choice.key_of(shape(3000), gpu), list(TILES[0]))
+    tile_choice.forget()
+    assert tile_choice.best_tile(shape(3001)) == TILES[0]
+
+
+def run(case: Case, keep: bool) -> list[torch.Tensor]:
+    out, kept = gated_message.forward(*case, keep=memory(keep))
+    grad_out = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
+    grads = gated_message.backward(grad_out, *case, grad_x=torch.zeros_like(case.inputs[1]), kept=kept)
+    updated = torch.zeros(case.n_messages, case.width)
+    kept = gated_update.forward(case.rows, case.weights, out=updated, keep=memory(keep))
+    grad_x = torch.zeros_like(case.inputs[1])
+    table = gated_update.backward(updated, case.rows, case.weights, grad_x=grad_x, kept=kept)
+    return [out, *grads, updated, table, grad_x]
+
+
+def test_results_depend_on_the_block_by_rounding_alone() -> None:
+    """float32, rows of 8: a row's own arithmetic is the same, and sums of a few hundred numbers lose at most 1e-5."""
+    case = make_case(700, dtype=torch.float32)
+    whole = run(case, keep=False)
+    for rows in (64, 96, 128, 192, 256, 512, 768):
+        for summed in (True, False):
+            changes = {"gathered": 2, "dense": 5, "width": 8, "segments": int(summed)}
+            stored(rows, shape(700, **changes))
+        for keep in (True, False):
+            for found, expected in zip(run(case, keep), whole, strict=True):
+                assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+def test_the_ops_are_cut_up_as_chosen() -> None:
+    stored(64, shape(700, width=8))
+    case = make_case(700, dtype=torch.float32, lengths=[10] * 70)
+    _, kept = gated_message.forward(*case, keep=memory(True))
+    assert kept is not None
+    assert [saved.p.shape[0] for saved in kept] == [60] * 11 + [40]
