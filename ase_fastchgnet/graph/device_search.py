@@ -23,7 +23,7 @@ from .device_arrays import read, upload
 from .neighbors import heights
 
 DIVISIONS = 2  # search cells per radius: smaller ones follow the sphere better, larger ones are fewer to visit
-PORTION = 2**21  # rows, or trials, at a time: some 300 MB
+PORTION = 2**21  # rows, or trials, at a time: half a gigabyte at most
 
 
 class Grid(NamedTuple):
