@@ -14,6 +14,7 @@ BLOCK_ROWS: tuple[int, ...] = tuple(sorted([64 << k for k in range(10)] + [96 <<
 
 
 RESOLUTION = 0.02  # differences of predicted times that mean nothing
+SLACK = 0.1  # by which a bound may be off: it is made of rates, as a prediction is
 
 
 class Candidate(NamedTuple, Generic[Choice]):
@@ -33,12 +34,12 @@ def block_candidates(shape: GatedShape, cpu: Cpu) -> list[Candidate[int]]:
 
 
 def pruned(candidates: Iterable[Candidate[Choice]]) -> list[Candidate[Choice]]:
-    """Fastest first, without those whose bound alone is slower than the fastest one is predicted to be.
+    """Fastest first, without those whose bound alone is slower by `SLACK` than the fastest one is predicted to be.
 
     That one is always left: nothing is predicted to be faster than its own bound.
     """
     ranked = sorted(candidates, key=lambda candidate: candidate.seconds)
-    return [candidate for candidate in ranked if candidate.least_seconds <= ranked[0].seconds]
+    return [candidate for candidate in ranked if candidate.least_seconds <= (1 + SLACK) * ranked[0].seconds]
 
 
 def settled(candidates: list[Candidate[int]]) -> int:
