@@ -5,6 +5,7 @@ u(x) = 1 - (p+1)(p+2)/2 x^p + p(p+2) x^(p+1) - p(p+1)/2 x^(p+2).
 Backward: grad_r = Σ_k grad_k b_k'(r), and `slope` is b_k'(r) itself.
 """
 
-from fastchgnet_kernels.bond_basis.reference import backward, envelope, forward, slope
+from fastchgnet_kernels.bond_basis.function import backward, forward, slope
+from fastchgnet_kernels.bond_basis.reference import envelope
 
 __all__ = ["backward", "envelope", "forward", "slope"]
