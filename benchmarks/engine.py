@@ -62,7 +62,7 @@ def compare(variants: dict[str, Callable[[], object]], repeat: int) -> dict[str,
     return {name: statistics.median(values) for name, values in samples.items()}
 
 
-def with_settings(engine: Engine, graph: GraphBatch, keep_bytes: int, block_rows: int) -> Callable[[], object]:
+def with_settings(engine: Engine, graph: GraphBatch, keep_bytes: int, block_rows: int | None) -> Callable[[], object]:
     """One evaluation under these settings."""
 
     def run() -> object:
