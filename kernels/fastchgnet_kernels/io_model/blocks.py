@@ -8,14 +8,16 @@ linear in t and in the number of rows, so that distances are counted once, in co
 """
 
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastchgnet_kernels.io_model.gated import GatedShape
 
-Columns = NDArray[np.float64]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Columns: TypeAlias = "NDArray[np.float64]"
 Kind = Literal["pass", "exp", "norm", "product", "gather"]
 
 
