@@ -29,16 +29,17 @@ def key_of(shape: GatedShape, cpu: Cpu) -> store.Key:
 def best_block_rows(
     messages: int, summed: bool, gathered: int, dense: int, layers: int, width: int, itemsize: int
 ) -> int:
-    """Rows of a block for a `bucket` of messages, with as many threads as torch has when it is first asked.
+    """Rows of a block for a `bucket` of messages: what was measured with as many threads, else the model of one core.
 
-    Nothing is measured here.
+    Nothing is measured here. For two cores the model says 4096 rows, which took 14 % longer than 2048 when measured
+    (`benchmarks/results/engine.json`): it does not know what threads share.
     """
     shape = GatedShape(messages, int(summed), 0, gathered, dense, int(summed), layers, width, itemsize)
     cpu = this_cpu(torch.get_num_threads())
     stored = store.load(key_of(shape, cpu))
     if isinstance(stored, int) and stored in BLOCK_ROWS:
         return stored
-    return settled(block_candidates(shape, cpu))
+    return settled(block_candidates(shape, this_cpu(1)))
 
 
 def forget() -> None:
