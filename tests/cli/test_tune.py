@@ -10,7 +10,7 @@ from command import fastchgnet
 
 def test_tune_measures_shows_compares_and_keeps_what_it_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    crystal = bulk("NaCl", "rocksalt", a=5.6, cubic=True)
+    crystal = bulk("NaCl", "rocksalt", a=5.6)
     crystal.rattle(0.1, seed=1)
     crystal.write(tmp_path / "salt.cif")
     run = fastchgnet("tune", "salt.cif", "--exhaustive", cwd=tmp_path)

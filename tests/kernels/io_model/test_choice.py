@@ -1,5 +1,6 @@
 """What the ops use: the model's choice, a measured winner over it, and the same results whatever it is."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ ROW = {"summed": True, "gathered": 2, "dense": 5, "layers": 2, "width": 64, "ite
 
 
 @pytest.fixture(autouse=True)
-def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty store, and nothing looked up yet."""
     monkeypatch.setattr(store, "folder", lambda: tmp_path)
     block_rows.forget()
