@@ -31,15 +31,23 @@ def best_block_rows(
 ) -> int:
     """Rows of a block for a `bucket` of messages: what was measured with as many threads, else the model of one core.
 
-    Nothing is measured here. For two cores the model says 4096 rows, which took 14 % longer than 2048 when measured
-    (`benchmarks/results/engine.json`): it does not know what threads share.
+    Nothing is measured here, and what is found is remembered until `forget`.
     """
     shape = GatedShape(messages, int(summed), 0, gathered, dense, int(summed), layers, width, itemsize)
     cpu = this_cpu(torch.get_num_threads())
     stored = store.load(key_of(shape, cpu))
     if isinstance(stored, int) and stored in BLOCK_ROWS:
         return stored
-    return settled(block_candidates(shape, this_cpu(1)))
+    return modelled_rows(shape)
+
+
+def modelled_rows(shape: GatedShape) -> int:
+    """What is used unmeasured: the model's choice for the bucket of `shape`, on one core whatever torch's threads.
+
+    For two cores the model says 4096 rows, which took 14 % longer than 2048 when measured
+    (`benchmarks/results/engine.json`): it does not know what threads share.
+    """
+    return settled(block_candidates(shape._replace(messages=bucket(shape.messages)), this_cpu(1)))
 
 
 def forget() -> None:
