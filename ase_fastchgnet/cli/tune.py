@@ -34,7 +34,7 @@ def tune(
       fastchgnet tune
       fastchgnet tune POSCAR --exhaustive
 
-    Without this, a model of the machine decides; `--exhaustive` shows how near the best the choice is. Of each operation
+    Without this, a model of the machine decides; `--exhaustive` shows how near the best that is. Of each operation
     the tables show what it can be cut into, fastest first: the bytes that the model expects to move, how many times
     the least possible that is, and the time for forward and backward pass, predicted and measured (of a short list).
     Without FILES it tunes for crystals of MgO with 64 and 512 atoms. Nothing else should run meanwhile.
