@@ -1,5 +1,9 @@
-"""Picks who computes the basis of angles. No maths in this file."""
+"""Picks who computes the basis of angles. No maths in this file.
 
+Learning of direct forces differentiates them by the gradients of angles, which the kernel cannot do.
+"""
+
+import torch
 from torch import Tensor
 
 from fastchgnet_kernels._launch import runs_kernels
@@ -33,7 +37,8 @@ def backward_theta(grad_theta: Tensor, unit: Tensor, edges_of_angle: Tensor) -> 
 
     The first of `edges_of_angle` must ascend.
     """
-    if not runs_kernels(unit.device):
+    differentiated = torch.is_grad_enabled() and grad_theta.requires_grad
+    if differentiated or not runs_kernels(unit.device):
         return reference.backward_theta(grad_theta, unit, edges_of_angle)
     from fastchgnet_kernels.angle_basis import kernel
 

@@ -1,5 +1,9 @@
-"""Picks who computes the basis of bond lengths. No maths in this file."""
+"""Picks who computes the basis of bond lengths. No maths in this file.
 
+Learning of frequencies differentiates slopes by them, which the kernel cannot do.
+"""
+
+import torch
 from torch import Tensor
 
 from fastchgnet_kernels._launch import runs_kernels
@@ -26,7 +30,8 @@ def backward(grad_basis: Tensor, r: Tensor, frequencies: Tensor, cutoff: float, 
 
 def slope(r: Tensor, frequencies: Tensor, cutoff: float, exponent: int) -> Tensor:
     """b_k'(r), (n, k) in the dtype of the frequencies."""
-    if not runs_kernels(r.device):
+    differentiated = torch.is_grad_enabled() and frequencies.requires_grad
+    if differentiated or not runs_kernels(r.device):
         return reference.slope(r, frequencies, cutoff, exponent)
     from fastchgnet_kernels.bond_basis import kernel
 

@@ -103,3 +103,11 @@ def test_edges_that_receive_no_angle_have_no_gradient(poisoned_memory: PoisonedM
     found = poisoned_memory.run(lambda: angle_basis.backward_theta(grad_theta, unit, angles))
     assert_equal_to_rounding(found, reference.backward_theta(grad_theta, unit, angles), roundings=15 * 1000)
     assert (found[[0, 1, 42, 46, 49]] == 0).all()
+
+
+def test_gradients_of_unit_vectors_can_be_differentiated() -> None:
+    unit, (angles, _) = units(9), stars([5, 4])
+    grad_theta = torch.ones(len(angles), dtype=torch.float64, requires_grad=True)
+    angle_basis.backward_theta(grad_theta, unit, angles).square().sum().backward()
+    assert grad_theta.grad is not None
+    assert grad_theta.grad.abs().min() > 0

@@ -74,3 +74,12 @@ def test_all_vanishes_smoothly_at_the_cutoff(cutoff: float, exponent: int, dtype
     # Just below, u = K (1-x)³ with K ≤ 120: what cancels in it leaves its rounding, 1e-14 of a slope of order f/c.
     for value in run(outside[:1] - 1e-9, f, cutoff, exponent):
         assert value.abs().max() < 1e-11
+
+
+def test_slopes_can_be_differentiated_by_frequencies() -> None:
+    r = lengths(63, 6.0)
+    f, same = frequencies(9).requires_grad_(), frequencies(9).requires_grad_()
+    bond_basis.slope(r, f, 6.0, 8).square().sum().backward()
+    reference.slope(r, same, 6.0, 8).square().sum().backward()
+    assert f.grad is not None
+    assert torch.equal(f.grad, same.grad)
