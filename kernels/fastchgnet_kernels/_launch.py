@@ -31,3 +31,6 @@ class Tile(NamedTuple):
     segments: int  # whole segments per program, 1 to 16
     warps: int
     stages: int
+
+
+DEFAULT_TILE = Tile(rows=128, segments=4, warps=8, stages=1)  # whose machine code tests hold to a budget

@@ -7,12 +7,13 @@ import pytest
 
 pytest.importorskip("triton", reason="Triton is for Linux only")
 
+from fastchgnet_kernels._launch import DEFAULT_TILE
 from fastchgnet_kernels.gated_message import kernel as gated_message
 from fastchgnet_kernels.gated_update import kernel as gated_update
 from fastchgnet_kernels.segment_sum import kernel as segment_sum
 from tests.kernels.compiling import compiled
 
-ROWS, WARPS = 128, 8
+ROWS, SEGMENTS, WARPS, _ = DEFAULT_TILE
 MLP = {"D": 64, "F_PADDED": 16, "NORM": True, "SPLIT": True, "NATIVE": True, "ROWS": ROWS}
 EDGES = {**MLP, "K": 3, "F": 0, "LAYERS": 2}
 ANGLES = {**MLP, "K": 2, "F": 64, "F_PADDED": 64, "LAYERS": 2}
@@ -31,9 +32,9 @@ class Budget(NamedTuple):
 
 
 BUDGETS = {
-    "edges forward": Budget(gated_message.message_forward_kernel, {**EDGES, "SEGMENTS": 4}, 0, 80, 190),
+    "edges forward": Budget(gated_message.message_forward_kernel, {**EDGES, "SEGMENTS": SEGMENTS}, 0, 80, 190),
     "edges backward": Budget(gated_message.message_backward_kernel, EDGES, 640, 80, 400),
-    "angles forward": Budget(gated_message.message_forward_kernel, {**ANGLES, "SEGMENTS": 4}, 16, 227, 230),
+    "angles forward": Budget(gated_message.message_forward_kernel, {**ANGLES, "SEGMENTS": SEGMENTS}, 16, 227, 230),
     "angles backward": Budget(gated_message.message_backward_kernel, ANGLES, 1024, 227, 500),
     "updates forward": Budget(gated_update.update_forward_kernel, UPDATES, 0, 227, 150),
     "updates backward": Budget(gated_update.update_backward_kernel, UPDATES, 1024, 227, 350),

@@ -31,11 +31,16 @@ def gated_ops(graph: GraphBatch, weights: EngineWeights) -> list[Op]:
         return torch.randn(*size, generator=random).to(conv.center)
 
     width = conv.out.shape[0]
-    table, weight = (
-        normal(2 * n_atoms + graph.n_bonds, 2 * width),
-        Weighting(normal(graph.n_bonds, width), index.edge_bond),
-    )
-    ops = [_message("AtomConv", Rows(table, index.edge_rows, None), conv.gated, weight, index.edge_segments)]
+    table, weight = normal(2 * n_atoms + graph.n_bonds, 2 * width), normal(graph.n_bonds, width)
+    ops = [
+        _message(
+            "AtomConv",
+            Rows(table, index.edge_rows, None),
+            conv.gated,
+            Weighting(weight, index.edge_bond),
+            index.edge_segments,
+        )
+    ]
     if index.n_angles == 0:
         return ops
     angles, table = normal(index.n_angles, width), normal(3 * n_short, 2 * width)
@@ -47,20 +52,6 @@ def gated_ops(graph: GraphBatch, weights: EngineWeights) -> list[Op]:
     return ops
 
 
-def _shape(rows: Rows, weights: GatedWeights, segments: int, factor_rows: int) -> GatedShape:
-    return GatedShape(
-        messages=rows.incidence.ptr.shape[0] - 1,
-        segments=segments,
-        table_rows=rows.table.shape[0],
-        gathered=rows.gathered,
-        dense=0 if rows.dense is None else rows.dense.x.shape[1],
-        factor_rows=factor_rows,
-        layers=1 if weights.second is None else 2,
-        width=rows.table.shape[1] // 2,
-        itemsize=rows.table.itemsize,
-    )
-
-
 def _message(
     name: str, rows: Rows, weights: GatedWeights, weighting: Weighting, segments: gated_message.Segments
 ) -> Op:
@@ -70,7 +61,7 @@ def _message(
         out, _ = gated_message.forward(rows, weights, weighting, segments, keep=None)
         gated_message.backward(out, rows, weights, weighting, segments, grad_x=grad_x, kept=None)
 
-    return Op(name, _shape(rows, weights, segments.ptr.shape[0] - 1, weighting.table.shape[0]), run)
+    return Op(name, rows.shape(weights, segments.ptr.shape[0] - 1, weighting.table.shape[0]), run)
 
 
 def _update(name: str, rows: Rows, weights: GatedWeights) -> Op:
@@ -81,4 +72,4 @@ def _update(name: str, rows: Rows, weights: GatedWeights) -> Op:
         gated_update.forward(rows, weights, out=out, keep=None)
         gated_update.backward(out, rows, weights, grad_x=grad_x, kept=None)
 
-    return Op(name, _shape(rows, weights, 0, 0), run)
+    return Op(name, rows.shape(weights), run)

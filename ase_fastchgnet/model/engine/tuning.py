@@ -9,9 +9,7 @@ from typing import Any
 import torch
 
 from ase_fastchgnet.model.engine.gated_ops import Op
-from fastchgnet_kernels.gated_message import function as message_function
 from fastchgnet_kernels.gated_message import rows as rows_module
-from fastchgnet_kernels.gated_update import function as update_function
 from fastchgnet_kernels.io_model import block_rows, tile_choice
 from fastchgnet_kernels.io_model.candidates import block_candidates
 from fastchgnet_kernels.io_model.device import this_cpu, this_gpu
@@ -91,12 +89,12 @@ def _nothing() -> None:
 @contextmanager
 def _chosen(device: torch.device, choice: Any) -> Iterator[None]:
     """Every gated op is cut up as `choice` says."""
-    before = rows_module.BLOCK_ROWS, message_function.TILE, update_function.TILE
+    before = rows_module.BLOCK_ROWS, rows_module.TILE
     try:
         if device.type == "cuda":
-            message_function.TILE = update_function.TILE = choice
+            rows_module.TILE = choice
         else:
             rows_module.BLOCK_ROWS = choice
         yield
     finally:
-        rows_module.BLOCK_ROWS, message_function.TILE, update_function.TILE = before
+        rows_module.BLOCK_ROWS, rows_module.TILE = before

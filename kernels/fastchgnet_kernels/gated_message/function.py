@@ -11,13 +11,11 @@ import torch
 from torch import Tensor
 
 from fastchgnet_kernels import segment_sum
-from fastchgnet_kernels._launch import Tile, runs_kernels
+from fastchgnet_kernels._launch import runs_kernels
 from fastchgnet_kernels.gated_message import reference
 from fastchgnet_kernels.gated_message.rows import Kept, Rows, segment_blocks
 from fastchgnet_kernels.gated_message.scratch import Scratch, thread_scratch
 from fastchgnet_kernels.gated_message.weights import GatedWeights, Incidence
-
-TILE = Tile(rows=128, segments=4, warps=8, stages=1)
 
 
 class Weighting(NamedTuple):
@@ -51,7 +49,8 @@ def forward(
         from fastchgnet_kernels.gated_message import kernel
 
         weight, weight_rows = weighting.table, weighting.incidence.rows
-        return kernel.forward(rows, weights, weight, weight_rows, segments.ptr, segments.of_message, TILE), None
+        tile = rows.tile(weights, segments.ptr.shape[0] - 1, weight.shape[0])
+        return kernel.forward(rows, weights, weight, weight_rows, segments.ptr, segments.of_message, tile), None
     kept: Kept | None = None if keep is None else []
     temporary = thread_scratch()
     out = rows.table.new_zeros(segments.ptr.shape[0] - 1, rows.table.shape[1] // 2)
@@ -88,7 +87,8 @@ def backward(
         from fastchgnet_kernels.gated_message import kernel
 
         weight, weight_rows = weighting.table, weighting.incidence.rows
-        grad_z, grad_w = kernel.backward(grad_out, rows, weights, weight, weight_rows, segments.of_message, TILE)
+        tile = rows.tile(weights, segments.ptr.shape[0] - 1, weight.shape[0])
+        grad_z, grad_w = kernel.backward(grad_out, rows, weights, weight, weight_rows, segments.of_message, tile)
         rows.block_backward(grad_z, 0, grad_z.shape[0], grad_x)
         return _gathered(rows, weighting, grad_z, grad_w)
     n, d = segments.of_message.shape[0], grad_out.shape[1]

@@ -15,8 +15,8 @@ from torch import Tensor
 from fastchgnet_kernels._launch import INTERPRETED, Tile
 from fastchgnet_kernels._tiles import sum_of_chosen
 from fastchgnet_kernels.gated_message.rows import Rows
-from fastchgnet_kernels.gated_message.tiles import gate, gate_grad, normed, normed_grad, pre_activation
-from fastchgnet_kernels.gated_message.weights import GatedWeights, Incidence
+from fastchgnet_kernels.gated_message.tiles import gated, gated_grad
+from fastchgnet_kernels.gated_message.weights import GatedWeights
 
 SLOTS: tl.constexpr = tl.constexpr(16)
 
@@ -40,12 +40,10 @@ def message_forward_kernel(
     for begin in range(start, stop, ROWS):
         message = begin + tl.arange(0, ROWS)
         live = message < stop
-        z = pre_activation(table, rows, x, x_weight, message, live, 0, K, D, F, F_PADDED, SPLIT)
-        a, _, _ = normed(z, second, second_bias, scale, shift, 0, D, LAYERS, NORM, SPLIT, NATIVE)
-        tl.debug_barrier()  # or the loads of this half are begun during the other one, and registers run out
-        z = pre_activation(table, rows, x, x_weight, message, live, 1, K, D, F, F_PADDED, SPLIT)
-        b, _, _ = normed(z, second, second_bias, scale, shift, 1, D, LAYERS, NORM, SPLIT, NATIVE)
-        p, _, _ = gate(a, b, NATIVE)
+        p, _, _, _, _, _, _ = gated(
+            table, rows, x, x_weight, second, second_bias, scale, shift, message, live,
+            K, D, F, F_PADDED, LAYERS, NORM, SPLIT, NATIVE,
+        )  # fmt: skip
         row = tl.load(weight_row + message, live, 0).to(tl.int64)
         p *= tl.load(weight + row[:, None] * D + column[None, :], live[:, None], 0.0)
         where = tl.load(segment + message, live, -1) - first
@@ -71,30 +69,21 @@ def message_backward_kernel(
     message = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     live = message < n_messages
     column = tl.arange(0, D)
-    z = pre_activation(table, rows, x, x_weight, message, live, 0, K, D, F, F_PADDED, SPLIT)
-    a, y_core, r_core = normed(z, second, second_bias, scale, shift, 0, D, LAYERS, NORM, SPLIT, NATIVE)
-    tl.debug_barrier()  # as above
-    z = pre_activation(table, rows, x, x_weight, message, live, 1, K, D, F, F_PADDED, SPLIT)
-    b, y_gate, r_gate = normed(z, second, second_bias, scale, shift, 1, D, LAYERS, NORM, SPLIT, NATIVE)
-    p, sigma_a, sigma_b = gate(a, b, NATIVE)
-
+    p, sigma_a, sigma_b, y_core, r_core, y_gate, r_gate = gated(
+        table, rows, x, x_weight, second, second_bias, scale, shift, message, live,
+        K, D, F, F_PADDED, LAYERS, NORM, SPLIT, NATIVE,
+    )  # fmt: skip
     owner = tl.load(segment + message, live, 0).to(tl.int64)
     grad = tl.load(grad_out + owner[:, None] * D + column[None, :], live[:, None], 0.0)
     at = message[:, None].to(tl.int64) * D + column[None, :]
     tl.store(grad_weight + at, grad * p, live[:, None])
     row = tl.load(weight_row + message, live, 0).to(tl.int64)
     grad *= tl.load(weight + row[:, None] * D + column[None, :], live[:, None], 0.0)
-    grad_a, grad_b = gate_grad(grad, p, sigma_a, sigma_b)
-
-    at = message[:, None].to(tl.int64) * (2 * D) + column[None, :]
-    tl.debug_barrier()
-    z = pre_activation(table, rows, x, x_weight, message, live, 0, K, D, F, F_PADDED, SPLIT)
-    core = normed_grad(grad_a, z, y_core, r_core, second, scale, 0, D, LAYERS, NORM, SPLIT, NATIVE)
-    tl.store(grad_z + at, core, live[:, None])
-    tl.debug_barrier()
-    z = pre_activation(table, rows, x, x_weight, message, live, 1, K, D, F, F_PADDED, SPLIT)
-    other = normed_grad(grad_b, z, y_gate, r_gate, second, scale, 1, D, LAYERS, NORM, SPLIT, NATIVE)
-    tl.store(grad_z + at + D, other, live[:, None])
+    gated_grad(
+        grad, p, sigma_a, sigma_b, y_core, r_core, y_gate, r_gate,
+        table, rows, x, x_weight, second, scale, message, live, grad_z,
+        K, D, F, F_PADDED, LAYERS, NORM, SPLIT, NATIVE,
+    )  # fmt: skip
 
 
 def forward(
@@ -143,7 +132,7 @@ def shape(rows: Rows, weights: GatedWeights) -> dict[str, Any]:
     """What a kernel is compiled for."""
     table, n_features = rows.table, 0 if rows.dense is None else rows.dense.x.shape[1]
     return {
-        "K": per_message(rows.incidence),
+        "K": rows.gathered,
         "D": table.shape[1] // 2,
         "F": n_features,
         "F_PADDED": max(16, triton.next_power_of_2(n_features)),
@@ -152,8 +141,3 @@ def shape(rows: Rows, weights: GatedWeights) -> dict[str, Any]:
         "SPLIT": table.dtype == torch.float32,
         "NATIVE": table.dtype == torch.float32 and not INTERPRETED,
     }
-
-
-def per_message(incidence: Incidence) -> int:
-    """How many table rows a message sums."""
-    return incidence.rows.shape[0] // max(incidence.ptr.shape[0] - 1, 1)

@@ -1,4 +1,4 @@
-"""Where the pre-activations of gated messages come from, and how they are cut into blocks that stay in cache."""
+"""Where the pre-activations of gated messages come from, and how they are cut into blocks or tiles."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -6,11 +6,15 @@ from typing import NamedTuple
 from torch import Tensor
 
 from fastchgnet_kernels import segment_sum
+from fastchgnet_kernels._launch import DEFAULT_TILE, Tile
 from fastchgnet_kernels.gated_message import reference
 from fastchgnet_kernels.gated_message.weights import Dense, GatedWeights, Incidence
 from fastchgnet_kernels.io_model.block_rows import best_block_rows, bucket
+from fastchgnet_kernels.io_model.gated import GatedShape
+from fastchgnet_kernels.io_model.tile_choice import best_tile
 
 BLOCK_ROWS: int | None = None  # of every block; None for those that are fastest on this CPU, as `io_model` knows
+TILE: Tile | None = None  # of every kernel; None for the winner of this GPU, or the default
 
 Kept = list[reference.Saved]  # per block
 
@@ -34,6 +38,28 @@ class Rows(NamedTuple):
         messages, dense = bucket(self.incidence.ptr.shape[0] - 1), 0 if self.dense is None else self.dense.x.shape[1]
         layers, width = 1 if weights.second is None else 2, self.table.shape[1] // 2
         return best_block_rows(messages, summed, self.gathered, dense, layers, width, self.table.itemsize)
+
+    def shape(self, weights: GatedWeights, segments: int = 0, factor_rows: int = 0) -> GatedShape:
+        """What the choice of blocks and tiles depends on: messages that go to `segments` sums, or to none."""
+        return GatedShape(
+            messages=self.incidence.ptr.shape[0] - 1,
+            segments=segments,
+            table_rows=self.table.shape[0],
+            gathered=self.gathered,
+            dense=0 if self.dense is None else self.dense.x.shape[1],
+            factor_rows=factor_rows,
+            layers=1 if weights.second is None else 2,
+            width=self.table.shape[1] // 2,
+            itemsize=self.table.itemsize,
+        )
+
+    def tile(self, weights: GatedWeights, segments: int = 0, factor_rows: int = 0) -> Tile:
+        """How a kernel cuts up these rows; the arguments are those of `shape`."""
+        if TILE is not None:
+            return TILE
+        if not self.table.is_cuda:  # in the interpreter
+            return DEFAULT_TILE
+        return best_tile(self.shape(weights, segments, factor_rows), self.table.device.index or 0)
 
     def block(self, lo: int, hi: int) -> Tensor:
         """Pre-activations z of the messages lo:hi, (hi - lo, 2D)."""

@@ -69,13 +69,37 @@ def normed_grad(
 
 
 @triton.jit
-def gate(a, b, NATIVE: tl.constexpr):
-    """p = silu(a) σ(b), σ(a) and σ(b)."""
+def gated(
+    table, rows, x, x_weight, second, second_bias, scale, shift, message, live,
+    K: tl.constexpr, D: tl.constexpr, F: tl.constexpr, F_PADDED: tl.constexpr,
+    LAYERS: tl.constexpr, NORM: tl.constexpr, SPLIT: tl.constexpr, NATIVE: tl.constexpr,
+):  # fmt: skip
+    """p = silu(a) σ(b), a and b the LN(y) of core and gate; σ(a), σ(b), and ŷ and rstd of either half."""
+    z = pre_activation(table, rows, x, x_weight, message, live, 0, K, D, F, F_PADDED, SPLIT)
+    a, y_core, r_core = normed(z, second, second_bias, scale, shift, 0, D, LAYERS, NORM, SPLIT, NATIVE)
+    tl.debug_barrier()  # or the loads of this half are begun during the other one, and registers run out
+    z = pre_activation(table, rows, x, x_weight, message, live, 1, K, D, F, F_PADDED, SPLIT)
+    b, y_gate, r_gate = normed(z, second, second_bias, scale, shift, 1, D, LAYERS, NORM, SPLIT, NATIVE)
     sigma_a, sigma_b = sigmoid(a, NATIVE), sigmoid(b, NATIVE)
-    return a * sigma_a * sigma_b, sigma_a, sigma_b
+    return a * sigma_a * sigma_b, sigma_a, sigma_b, y_core, r_core, y_gate, r_gate
 
 
 @triton.jit
-def gate_grad(grad, p, sigma_a, sigma_b):
-    """grad_a and grad_b: ∂p/∂a = σ(b) silu'(a) = p + σ(a) (σ(b) - p), ∂p/∂b = p (1 - σ(b))."""
-    return grad * (p + sigma_a * (sigma_b - p)), grad * p * (1.0 - sigma_b)
+def gated_grad(
+    grad, p, sigma_a, sigma_b, y_core, r_core, y_gate, r_gate,
+    table, rows, x, x_weight, second, scale, message, live,
+    grad_z,  # (messages, 2D), written to
+    K: tl.constexpr, D: tl.constexpr, F: tl.constexpr, F_PADDED: tl.constexpr,
+    LAYERS: tl.constexpr, NORM: tl.constexpr, SPLIT: tl.constexpr, NATIVE: tl.constexpr,
+):  # fmt: skip
+    """From the gradient of p: ∂p/∂a = σ(b) silu'(a) = p + σ(a) (σ(b) - p), ∂p/∂b = p (1 - σ(b))."""
+    grad_a, grad_b = grad * (p + sigma_a * (sigma_b - p)), grad * p * (1.0 - sigma_b)
+    at = grad_z + message[:, None].to(tl.int64) * (2 * D) + tl.arange(0, D)[None, :]
+    tl.debug_barrier()
+    z = pre_activation(table, rows, x, x_weight, message, live, 0, K, D, F, F_PADDED, SPLIT)
+    core = normed_grad(grad_a, z, y_core, r_core, second, scale, 0, D, LAYERS, NORM, SPLIT, NATIVE)
+    tl.store(at, core, live[:, None])
+    tl.debug_barrier()
+    z = pre_activation(table, rows, x, x_weight, message, live, 1, K, D, F, F_PADDED, SPLIT)
+    other = normed_grad(grad_b, z, y_gate, r_gate, second, scale, 1, D, LAYERS, NORM, SPLIT, NATIVE)
+    tl.store(at + D, other, live[:, None])

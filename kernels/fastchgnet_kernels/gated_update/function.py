@@ -2,13 +2,11 @@
 
 from torch import Tensor
 
-from fastchgnet_kernels._launch import Tile, runs_kernels
+from fastchgnet_kernels._launch import runs_kernels
 from fastchgnet_kernels.gated_message import reference
 from fastchgnet_kernels.gated_message.rows import Kept, Rows, row_blocks
 from fastchgnet_kernels.gated_message.scratch import Scratch, thread_scratch
 from fastchgnet_kernels.gated_message.weights import GatedWeights
-
-TILE = Tile(rows=128, segments=1, warps=8, stages=1)
 
 
 def forward(rows: Rows, weights: GatedWeights, *, out: Tensor, keep: Scratch | None) -> Kept | None:
@@ -16,7 +14,7 @@ def forward(rows: Rows, weights: GatedWeights, *, out: Tensor, keep: Scratch | N
     if runs_kernels(out.device):
         from fastchgnet_kernels.gated_update import kernel
 
-        kernel.forward(rows, weights, out, TILE)
+        kernel.forward(rows, weights, out, rows.tile(weights))
         return None
     kept: Kept | None = None if keep is None else []
     temporary = thread_scratch()
@@ -36,7 +34,7 @@ def backward(
     if runs_kernels(grad_out.device):
         from fastchgnet_kernels.gated_update import kernel
 
-        grad_z = kernel.backward(grad_out, rows, weights, TILE)
+        grad_z = kernel.backward(grad_out, rows, weights, rows.tile(weights))
         rows.block_backward(grad_z, 0, grad_z.shape[0], grad_x)
         return rows.grad_table(grad_z)
     temporary = thread_scratch()

@@ -7,7 +7,7 @@ from torch import Tensor
 from fastchgnet_kernels._launch import Tile
 from fastchgnet_kernels.gated_message.kernel import mlp, shape
 from fastchgnet_kernels.gated_message.rows import Rows
-from fastchgnet_kernels.gated_message.tiles import gate, gate_grad, normed, normed_grad, pre_activation
+from fastchgnet_kernels.gated_message.tiles import gated, gated_grad
 from fastchgnet_kernels.gated_message.weights import GatedWeights
 
 
@@ -23,12 +23,10 @@ def update_forward_kernel(
     """This program updates ROWS messages."""
     message = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     live = message < n_messages
-    z = pre_activation(table, rows, x, x_weight, message, live, 0, K, D, F, F_PADDED, SPLIT)
-    a, _, _ = normed(z, second, second_bias, scale, shift, 0, D, LAYERS, NORM, SPLIT, NATIVE)
-    tl.debug_barrier()  # as in `gated_message.kernel`
-    z = pre_activation(table, rows, x, x_weight, message, live, 1, K, D, F, F_PADDED, SPLIT)
-    b, _, _ = normed(z, second, second_bias, scale, shift, 1, D, LAYERS, NORM, SPLIT, NATIVE)
-    p, _, _ = gate(a, b, NATIVE)
+    p, _, _, _, _, _, _ = gated(
+        table, rows, x, x_weight, second, second_bias, scale, shift, message, live,
+        K, D, F, F_PADDED, LAYERS, NORM, SPLIT, NATIVE,
+    )  # fmt: skip
     at = out + message[:, None].to(tl.int64) * D + tl.arange(0, D)[None, :]
     tl.store(at, tl.load(at, live[:, None], 0.0) + p, live[:, None])
 
@@ -46,25 +44,16 @@ def update_backward_kernel(
     """This program computes the gradients of ROWS messages."""
     message = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     live = message < n_messages
-    column = tl.arange(0, D)
-    z = pre_activation(table, rows, x, x_weight, message, live, 0, K, D, F, F_PADDED, SPLIT)
-    a, y_core, r_core = normed(z, second, second_bias, scale, shift, 0, D, LAYERS, NORM, SPLIT, NATIVE)
-    tl.debug_barrier()
-    z = pre_activation(table, rows, x, x_weight, message, live, 1, K, D, F, F_PADDED, SPLIT)
-    b, y_gate, r_gate = normed(z, second, second_bias, scale, shift, 1, D, LAYERS, NORM, SPLIT, NATIVE)
-    p, sigma_a, sigma_b = gate(a, b, NATIVE)
-
-    grad = tl.load(grad_out + message[:, None].to(tl.int64) * D + column[None, :], live[:, None], 0.0)
-    grad_a, grad_b = gate_grad(grad, p, sigma_a, sigma_b)
-    at = grad_z + message[:, None].to(tl.int64) * (2 * D) + column[None, :]
-    tl.debug_barrier()
-    z = pre_activation(table, rows, x, x_weight, message, live, 0, K, D, F, F_PADDED, SPLIT)
-    core = normed_grad(grad_a, z, y_core, r_core, second, scale, 0, D, LAYERS, NORM, SPLIT, NATIVE)
-    tl.store(at, core, live[:, None])
-    tl.debug_barrier()
-    z = pre_activation(table, rows, x, x_weight, message, live, 1, K, D, F, F_PADDED, SPLIT)
-    other = normed_grad(grad_b, z, y_gate, r_gate, second, scale, 1, D, LAYERS, NORM, SPLIT, NATIVE)
-    tl.store(at + D, other, live[:, None])
+    p, sigma_a, sigma_b, y_core, r_core, y_gate, r_gate = gated(
+        table, rows, x, x_weight, second, second_bias, scale, shift, message, live,
+        K, D, F, F_PADDED, LAYERS, NORM, SPLIT, NATIVE,
+    )  # fmt: skip
+    grad = tl.load(grad_out + message[:, None].to(tl.int64) * D + tl.arange(0, D)[None, :], live[:, None], 0.0)
+    gated_grad(
+        grad, p, sigma_a, sigma_b, y_core, r_core, y_gate, r_gate,
+        table, rows, x, x_weight, second, scale, message, live, grad_z,
+        K, D, F, F_PADDED, LAYERS, NORM, SPLIT, NATIVE,
+    )  # fmt: skip
 
 
 def forward(rows: Rows, weights: GatedWeights, out: Tensor, tile: Tile) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fastchgnet_kernels import gated_message, gated_update
+from fastchgnet_kernels._launch import DEFAULT_TILE
 from fastchgnet_kernels.io_model import block_rows, store, tile_choice
 from fastchgnet_kernels.io_model.candidates import BLOCK_ROWS
 from fastchgnet_kernels.io_model.device import this_cpu
@@ -61,10 +62,12 @@ def test_a_winner_that_is_none_of_the_candidates_is_not_used(winner: object) -> 
     assert block_rows.best_block_rows(block_rows.bucket(3000), **ROW) == model
 
 
-def test_a_measured_tile_is_used_and_without_one_the_models(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_measured_tile_is_used_and_without_one_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = KNOWN["H100"]
     monkeypatch.setattr(tile_choice, "this_gpu", lambda index: gpu)
-    assert tile_choice.best_tile(shape(3000)) in TILES
+    assert tile_choice.best_tile(shape(3000)) == DEFAULT_TILE
+    assert DEFAULT_TILE in TILES
+    assert TILES[0] != DEFAULT_TILE
     store.save(tile_choice.key_of(shape(3000), gpu), list(TILES[0]))
     tile_choice.forget()
     assert tile_choice.best_tile(shape(3001)) == TILES[0]
