@@ -49,7 +49,7 @@ def _version(package: str) -> str:
 
 
 def folder() -> Path:
-    """Where this user's winners lie."""
+    """Where this user's winners lie; in ~/.cache where the kernels are used without what the package installs."""
     try:
         import platformdirs
     except ImportError:
