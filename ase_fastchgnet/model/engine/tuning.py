@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from statistics import median
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from fastchgnet_kernels.io_model.tuner import Tuning, tune
 
 log = logging.getLogger(__name__)
 
-ROUNDS = 11  # times that each choice is measured; the fastest counts
+ROUNDS = 25  # times that each choice is measured
 HOPELESS = 1.3  # times as slow as the best after three rounds: measured no further
 HEAP_BYTES = 31 * 2**20  # malloc gives back to the system what is larger than all that it has seen freed, up to 32 MiB
 
@@ -45,31 +46,44 @@ def keep(op: Op, device: torch.device, choice: Any) -> None:
 
 @torch.inference_mode()
 def times(op: Op, device: torch.device, choices: Sequence[Any], rounds: int = ROUNDS) -> list[float | None]:
-    """Seconds of `op` for each of the choices, the least of several rounds, in each of which all have their turn.
+    """Seconds of `op` for each of the choices; None for one that cannot run.
 
-    With one thread of a CPU it is the processor's time, in which other processes have no share.
+    A machine is faster at one moment than at another, by more than choices differ. So each is timed in turn with one
+    of them, over and over, and compared by the median of the ratios.
     """
+    clock = _clock(device)
+    if device.type == "cpu":
+        torch.empty(HEAP_BYTES, dtype=torch.uint8)  # as in a process that has computed something: no page is new
+    able = [choice for choice in choices if _can_run(op, device, choice)]
+    standards: list[float] = []  # seconds of the first
+    ratios: dict[Any, list[float]] = {choice: [] for choice in able}
+    for turn in range(rounds):
+        middle = {choice: median(found) for choice, found in ratios.items() if turn >= 3}
+        for choice in able:
+            if turn >= 3 and middle[choice] > HOPELESS * min(middle.values()):
+                continue
+            standard = _time(op, device, able[0], clock)
+            standards.append(standard)
+            ratios[choice].append(1.0 if choice == able[0] else _time(op, device, choice, clock) / standard)
+    return [median(ratios[choice]) * median(standards) if choice in ratios else None for choice in choices]
+
+
+def _clock(device: torch.device) -> Callable[[], float]:
+    """With one thread of a CPU the processor's time, in which other processes have no share."""
     alone = device.type == "cpu" and torch.get_num_threads() == 1
-    clock = time.process_time if alone else time.perf_counter
-    torch.empty(HEAP_BYTES, dtype=torch.uint8)  # as in a process that has computed something: no page is new
-    best: list[float | None] = [float("inf")] * len(choices)
-    for turn in range(rounds + 1):  # the first warms up
-        for i, choice in enumerate(choices):
-            least = best[i]
-            fastest = min((seconds for seconds in best if seconds is not None), default=0.0)
-            if least is None or (turn > 3 and least > HOPELESS * fastest):
-                continue
-            try:
-                seconds = _time(op, device, choice, clock)
-            except Exception as error:
-                if not type(error).__module__.startswith("triton."):
-                    raise
-                log.info("%s cannot run: %s", choice, error)  # it needs more shared memory than there is
-                best[i] = None
-                continue
-            if turn:
-                best[i] = min(least, seconds)
-    return best
+    return time.process_time if alone else time.perf_counter
+
+
+def _can_run(op: Op, device: torch.device, choice: Any) -> bool:
+    """Tries it, which also compiles what has to be compiled."""
+    try:
+        _time(op, device, choice, time.perf_counter)
+    except Exception as error:
+        if not type(error).__module__.startswith("triton."):
+            raise
+        log.info("%s cannot run: %s", choice, error)  # it needs more shared memory than there is
+        return False
+    return True
 
 
 def _time(op: Op, device: torch.device, choice: Any, clock: Callable[[], float]) -> float:
