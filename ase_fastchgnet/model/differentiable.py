@@ -16,13 +16,13 @@ from ase_fastchgnet.graph import GraphBatch
 from ase_fastchgnet.model import readout
 from ase_fastchgnet.model.config import ModelConfig
 from ase_fastchgnet.model.engine.direct_readout import Features
-from ase_fastchgnet.model.engine.geometry import Geometry
 from ase_fastchgnet.model.engine.index import GraphIndex
 from ase_fastchgnet.model.engine.weights import AngleWeights, AtomConvWeights, BondConvWeights, EngineWeights
 from ase_fastchgnet.model.parameters import LayerNorm
 from fastchgnet_kernels import bond_basis
 from fastchgnet_kernels.angle_basis.reference import INV_SQRT_PI, SHRINK
 from fastchgnet_kernels.bond_basis.reference import envelope
+from fastchgnet_kernels.edge_geometry import Geometry
 from fastchgnet_kernels.gated_message.trainable import Dual, Structure, gated_message
 from fastchgnet_kernels.gated_message.weights import NORM_EPS, GatedWeights
 

@@ -13,10 +13,10 @@ from ase_fastchgnet.model import differentiable
 from ase_fastchgnet.model.checkpoint import Checkpoint
 from ase_fastchgnet.model.config import REFERENCE_ENERGIES, ModelConfig
 from ase_fastchgnet.model.engine import Engine, direct_readout
-from ase_fastchgnet.model.engine.geometry import measure
 from ase_fastchgnet.model.engine.index import build_index
 from ase_fastchgnet.model.engine.weights import EngineWeights, pack
 from ase_fastchgnet.model.parameters import Parameters
+from fastchgnet_kernels import edge_geometry
 
 
 class NetworkOutput(NamedTuple):
@@ -88,7 +88,7 @@ def _direct(
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     """Energies of atoms and magnetic moments, and with `read_out` forces and virials: one pass, under autograd."""
     weights = _weights(parameters, config)
-    index, geometry = build_index(graph), measure(graph)
+    index, geometry = build_index(graph), edge_geometry.forward(graph)
     found = differentiable.forward(weights, config, graph, index, geometry, None)
     energies, magmoms = found.energies.value.double(), found.magmoms.double()
     if not read_out:
@@ -133,7 +133,7 @@ class _Conservative(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         grad_energy, grad_magmoms, grad_forces, grad_virial = grads
         context = ctx.context
-        graph, geometry = context.graph, measure(context.graph)
+        graph, geometry = context.graph, edge_geometry.forward(context.graph)
         with torch.enable_grad():
             needed = ctx.needs_input_grad[1:]
             leaves = [x.detach().requires_grad_(need) for x, need in zip(ctx.saved_tensors, needed, strict=True)]

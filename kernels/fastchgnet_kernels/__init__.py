@@ -3,13 +3,14 @@
 On CUDA devices they are Triton's kernels, which need triton.
 """
 
-from fastchgnet_kernels import angle_basis, bond_basis, gated_message, gated_update, segment_sum
+from fastchgnet_kernels import angle_basis, bond_basis, edge_geometry, gated_message, gated_update, segment_sum
 from fastchgnet_kernels._launch import check_triton, runs_kernels
 
 __all__ = [
     "angle_basis",
     "bond_basis",
     "check_triton",
+    "edge_geometry",
     "gated_message",
     "gated_update",
     "runs_kernels",

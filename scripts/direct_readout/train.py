@@ -22,7 +22,7 @@ from torch.nn.functional import huber_loss
 from ase_fastchgnet.model.checkpoint import load_checkpoint
 from ase_fastchgnet.model.config import ModelConfig
 from ase_fastchgnet.model.engine.direct_readout import Derivatives, Features, forces_and_virial
-from ase_fastchgnet.model.engine.geometry import measure
+from fastchgnet_kernels import edge_geometry
 from scripts.direct_readout.shards import Group, load
 from scripts.direct_readout.student import Student
 
@@ -39,7 +39,7 @@ def losses(found: Derivatives, group: Group) -> dict[str, Tensor]:
 
     The derivatives themselves are labels too: an atom has 3 components of a force, but some 25 bonds and 40 angles.
     """
-    forces, virial = forces_and_virial(found, group.graph, measure(group.graph), group.ends)
+    forces, virial = forces_and_virial(found, group.graph, edge_geometry.forward(group.graph), group.ends)
     per_volume = 1 / (units.GPa * group.graph.volume()[:, None, None])
     pairs = {
         "forces": (forces, group.forces.double()),
@@ -109,7 +109,7 @@ def errors(student: Student, groups: list[Group]) -> dict[str, float]:
     for group in groups:
         with torch.no_grad():
             derivatives = student(_features(group), group.ends)
-            forces, virial = forces_and_virial(derivatives, group.graph, measure(group.graph), group.ends)
+            forces, virial = forces_and_virial(derivatives, group.graph, edge_geometry.forward(group.graph), group.ends)
         off = 1000 * (forces - group.forces).abs().mean(1)
         for kind, part in zip(group.kinds, off.split(group.graph.atom_ptr.diff().tolist()), strict=True):
             found.setdefault("forces", []).extend(part.tolist())

@@ -16,8 +16,8 @@ from ase_fastchgnet.evaluation.prediction import Prediction
 from ase_fastchgnet.graph import Cutoffs, build_batch
 from ase_fastchgnet.model.checkpoint import Checkpoint, save_checkpoint
 from ase_fastchgnet.model.engine import Engine, direct_readout
-from ase_fastchgnet.model.engine.geometry import measure
 from ase_fastchgnet.model.engine.index import build_index
+from fastchgnet_kernels import edge_geometry
 from tests.structures import STRUCTURES, other_basis, rattled
 
 # As in test_physics: roundings of symmetry transforms, times second derivatives, times the depth of the network.
@@ -111,7 +111,7 @@ def test_exact_derivatives_by_bonds_and_angles_give_the_exact_forces_and_virial(
     nothing = torch.zeros_like(exact.length)
     found = direct_readout.Derivatives(exact.length, exact.theta, nothing, nothing)
     at = direct_readout.ends(graph, build_index(graph))
-    forces, virial = direct_readout.forces_and_virial(found, graph, measure(graph), at)
+    forces, virial = direct_readout.forces_and_virial(found, graph, edge_geometry.forward(graph), at)
     expected_forces, expected_virial = engine.backward(tape)
     assert (forces - expected_forces).abs().max() < 1e-12
     assert (virial - expected_virial).abs().max() < 1e-12 * max(1.0, float(expected_virial.abs().max()))

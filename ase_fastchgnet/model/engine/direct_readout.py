@@ -24,10 +24,10 @@ from torch import Tensor
 from torch.nn.functional import layer_norm, linear, silu
 
 from ase_fastchgnet.graph import GraphBatch
-from ase_fastchgnet.model.engine.geometry import Geometry, gradients
 from ase_fastchgnet.model.engine.index import GraphIndex
 from ase_fastchgnet.model.parameters import AngleReadout, DirectReadout, EdgeMix, LayerNorm, Linear
-from fastchgnet_kernels import angle_basis
+from fastchgnet_kernels import angle_basis, edge_geometry
+from fastchgnet_kernels.edge_geometry import Geometry
 
 
 class Features(NamedTuple):
@@ -94,7 +94,7 @@ def derivatives(features: Features, at: Ends, w: DirectReadout) -> Derivatives:
 def forces_and_virial(found: Derivatives, graph: GraphBatch, geometry: Geometry, at: Ends) -> tuple[Tensor, Tensor]:
     """Forces (atoms, 3) eV/Å and virials (systems, 3, 3) eV by the chain rule, which is exact; float64."""
     grad_unit = angle_basis.backward_theta(found.theta.double(), geometry.short_unit, at.angle_edges)
-    forces, virial = gradients(graph, geometry, found.length.double(), grad_unit)
+    forces, virial = edge_geometry.backward(graph, geometry, found.length.double(), grad_unit)
     unit = geometry.vector / geometry.length[:, None]
     third = torch.eye(3, dtype=unit.dtype, device=unit.device) / 3
     learnt = found.traceless.double()[:, None, None] * (unit[:, :, None] * unit[:, None, :] - third)

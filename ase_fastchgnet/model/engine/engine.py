@@ -16,11 +16,11 @@ from ase_fastchgnet.model.engine import angle_block, atom_conv, direct_readout
 from ase_fastchgnet.model.engine.angle_block import AngleBlockSaved
 from ase_fastchgnet.model.engine.angle_messages import AngleInputs
 from ase_fastchgnet.model.engine.atom_conv import AtomConvSaved, BondInputs
-from ase_fastchgnet.model.engine.geometry import Geometry, gradients, measure
 from ase_fastchgnet.model.engine.index import GraphIndex, build_index
 from ase_fastchgnet.model.engine.weights import pack
 from ase_fastchgnet.model.output import ModelOutput
-from fastchgnet_kernels import angle_basis, bond_basis
+from fastchgnet_kernels import angle_basis, bond_basis, edge_geometry
+from fastchgnet_kernels.edge_geometry import Geometry
 from fastchgnet_kernels.gated_message import Scratch, thread_scratch
 
 # Activations are kept for the adjoint up to this amount, op by op; beyond it, blocks are computed again, which takes a
@@ -92,7 +92,7 @@ class Engine:
     @torch.inference_mode()
     def _forward(self, graph: GraphBatch, keep: "_Keeper") -> Tape:
         w, config = self.weights, self.config
-        index, geometry = self._index(graph), measure(graph)
+        index, geometry = self._index(graph), edge_geometry.forward(graph)
         basis = bond_basis.forward(geometry.length, w.atom_frequencies, config.atom_cutoff, config.envelope_exponent)
         short_basis = bond_basis.forward(
             geometry.short_length, w.bond_frequencies, config.bond_cutoff, config.envelope_exponent
@@ -139,7 +139,7 @@ class Engine:
             return self._read_out(tape)
         grad = self.derivatives(tape)
         grad_unit = angle_basis.backward_theta(grad.theta, tape.geometry.short_unit, tape.index.angle_edges)
-        return gradients(tape.graph, tape.geometry, grad.length, grad_unit)
+        return edge_geometry.backward(tape.graph, tape.geometry, grad.length, grad_unit)
 
     @torch.inference_mode()
     def derivatives(self, tape: Tape) -> InternalGradients:
