@@ -25,6 +25,7 @@ from ase_fastchgnet.evaluation.backend import (
     requested_device,
     resolve_backend,
 )
+from ase_fastchgnet.evaluation.captured import CapturedStep, Evaluated, captured_step
 from ase_fastchgnet.evaluation.chunk import Options as ChunkOptions
 from ase_fastchgnet.evaluation.evaluator import PROPERTIES, evaluate
 from ase_fastchgnet.evaluation.isolated import IsolatedGuard, IsolatedPolicy, check_isolated_policy
@@ -115,6 +116,7 @@ class FastCHGNet(Calculator):
         self._checkpoint = self._source if isinstance(self._source, Checkpoint) else None
         self._backend: Backend | None = None
         self._cache: AnyCache | None = None
+        self._captured: CapturedStep | None = None
         return changed
 
     def todict(self, skip_default: bool = False) -> dict[str, Any]:
@@ -213,9 +215,9 @@ class FastCHGNet(Calculator):
         elif wanted & set(self.implemented_properties) <= self.results.keys():
             return
 
-        graph, output = self._evaluate(atoms, gradient=bool(wanted & {"forces", "stress"}))
-        self.results = predictions_of(graph, output)[0].results()
-        self._embeddings = (output.site_embeddings, output.crystal_embeddings)
+        found = self._evaluate(atoms, gradient=bool(wanted & {"forces", "stress"}))
+        self.results = found.prediction.results()
+        self._embeddings = (found.site_embeddings, found.crystal_embeddings)
         self.atoms = Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
 
     def evaluate(self, structures: Iterable[Atoms], properties: Collection[str] = PROPERTIES) -> list[Prediction]:
@@ -247,24 +249,33 @@ class FastCHGNet(Calculator):
         embedding: Array = self._embedding(1, atoms)[0]
         return embedding
 
-    def _evaluate(self, atoms: Atoms, *, gradient: bool) -> tuple[GraphBatch, ModelOutput]:
-        """The forward pass, the adjoint of one that was kept, or both at once."""
+    def _evaluate(self, atoms: Atoms, *, gradient: bool) -> Evaluated:
+        """The forward pass, the adjoint of one that was kept, or both at once: as recorded, if they are."""
         backend = self._load_backend()
         kept, self._forward = self._forward, None
         if kept is not None and gradient:
             _log.debug("adjoint pass")
-            return kept.graph, backend.backward(kept.tape)
+            return _evaluated(kept.graph, backend.backward(kept.tape))
+        if kept is None and gradient and self._captured is not None:
+            found = self._captured.evaluate(atoms)
+            if found is not None:
+                _log.debug("recorded step")
+                return found
         graph = self._build_graph(atoms, backend) if kept is None else kept.graph
         if gradient:
             _log.debug("adjoint pass")
-            return graph, backend.evaluate(graph)
+            found = _evaluated(graph, backend.evaluate(graph))
+            if self._captured is not None:
+                self._captured.learn(atoms, graph)
+            return found
         self._forward = kept or _Forward(graph, backend.forward(graph))
-        return graph, self._forward.tape.output
+        return _evaluated(graph, self._forward.tape.output)
 
     def _build_graph(self, atoms: Atoms, backend: Backend) -> GraphBatch:
         if self._cache is None:
             self._cache = neighbor_cache(backend.cutoffs, self.parameters["skin"], device=backend.device)
             self._guard = IsolatedGuard(self.parameters["on_isolated_atoms"], backend.cutoffs.atom)
+            self._captured = captured_step(backend, self._cache)
         graph = self._cache.graph(atoms)
         self._guard.check(graph)
         _log.debug("forward pass: %d atoms, %d edges, %d angles", graph.n_atoms, graph.n_edges, graph.n_angles)
@@ -300,6 +311,10 @@ def changes(before: Atoms | None, now: Atoms) -> list[str]:
 
 
 _OPTIONS = frozenset(inspect.signature(FastCHGNet).parameters) - {"stress_weight"}
+
+
+def _evaluated(graph: GraphBatch, output: ModelOutput) -> Evaluated:
+    return Evaluated(predictions_of(graph, output)[0], output.site_embeddings, output.crystal_embeddings)
 
 
 def _make(kind: type[FastCHGNet], options: dict[str, Any]) -> FastCHGNet:

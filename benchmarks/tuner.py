@@ -1,11 +1,12 @@
 """The tuner's choice of blocks on the CPU against exhaustive search, and against the model without measuring.
 
-    python -m benchmarks.tuner           writes results/tuner.json; a quarter of an hour on one core
-    python -m benchmarks.tuner --quick   two systems, three rounds, writes nothing
+    python -m benchmarks.tuner --threads 1    writes results/tuner-1.json; half an hour
+    python -m benchmarks.tuner --quick        two systems, few rounds, writes nothing
 
-Every block size is timed (forward and backward pass of the op, the MLP computed again), in rounds in which each has a
-turn; the least of the rounds counts. The tuner measures its short list by itself; how far its choice is from the best
-is then read off the exhaustive measurement, as is how far the model's own choice and fixed blocks of 2048 rows are.
+Every block size is timed (forward and backward pass of the op, the MLP computed again) in turn with one of them, and
+counts by the median of the ratios, because the machine drifts by more than sizes differ. The tuner measures its short
+list by itself; how far its choice is from the best is then read off the exhaustive measurement, as is how far the
+model's own choice and fixed blocks of 2048 rows are.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import torch
 from ase_fastchgnet import load_checkpoint
 from ase_fastchgnet.graph import Cutoffs, build_batch
 from ase_fastchgnet.model.engine.gated_ops import Op, gated_ops
-from ase_fastchgnet.model.engine.tuning import tune_op
+from ase_fastchgnet.model.engine.tuning import ROUNDS, tune_op
 from ase_fastchgnet.model.engine.weights import pack
 from benchmarks._report import write_result
 from benchmarks.systems import chosen
@@ -78,10 +79,10 @@ def main() -> None:
     print(f"{'':24}    rows chosen  model   best  measured   % slower than the best: chosen, model, {FIXED_ROWS}")
     for system, atoms in chosen(["LiMnO2-64", "Si-64"] if options.quick else SYSTEMS).items():
         for op in gated_ops(build_batch([atoms], Cutoffs()), weights):
-            rows.append(measure(system, op, 3 if options.quick else 9))
+            rows.append(measure(system, op, 5 if options.quick else ROUNDS))
             print(line(rows[-1]), flush=True)
     if not options.quick:
-        print(f"written: {write_result('tuner', rows)}")
+        print(f"written: {write_result(f'tuner-{torch.get_num_threads()}', rows)}")
 
 
 if __name__ == "__main__":

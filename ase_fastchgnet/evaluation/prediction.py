@@ -44,18 +44,30 @@ def predictions_of(graph: GraphBatch, output: ModelOutput) -> list[Prediction]:
     forces = None if output.forces is None else _rows(output.forces)
     virial = None if output.virial is None else _rows(output.virial)
     cell, pbc, atom_ptr = _rows(graph.cell), graph.pbc.cpu().numpy(), graph.atom_ptr.tolist()
-    predictions = []
-    for system, (start, end) in enumerate(itertools.pairwise(atom_ptr)):
-        predictions.append(
-            Prediction(
-                energy=float(energies[start:end].sum()),
-                energies=energies[start:end].copy(),
-                magmoms=magmoms[start:end].copy(),
-                forces=None if forces is None else forces[start:end].copy(),
-                stress=stress_of(virial[system], cell[system]) if virial is not None and pbc[system].all() else None,
-            )
+    return [
+        prediction_of(
+            energies[start:end],
+            magmoms[start:end],
+            None if forces is None else forces[start:end],
+            None if virial is None else virial[system],
+            cell[system],
+            pbc[system],
         )
-    return predictions
+        for system, (start, end) in enumerate(itertools.pairwise(atom_ptr))
+    ]
+
+
+def prediction_of(
+    energies: Array, magmoms: Array, forces: Array | None, virial: Array | None, cell: Array, pbc: NDArray[np.bool_]
+) -> Prediction:
+    """Of one system, whose virial (3, 3) is in eV and cell (3, 3) in Å; arrays are copied."""
+    return Prediction(
+        energy=float(energies.sum()),
+        energies=energies.copy(),
+        magmoms=magmoms.copy(),
+        forces=None if forces is None else forces.copy(),
+        stress=stress_of(virial, cell) if virial is not None and pbc.all() else None,
+    )
 
 
 def stress_of(virial: Array, cell: Array) -> Array:

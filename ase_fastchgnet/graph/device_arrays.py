@@ -17,8 +17,8 @@ from torch import Tensor
 def upload(array: NDArray[Any], device: torch.device) -> Tensor:
     """`array` on the device, by way of page-locked memory so that the host does not wait; on the CPU, a view of it."""
     tensor = torch.from_numpy(array)
-    if device.type == "cpu":
-        return tensor
+    if device.type != "cuda":
+        return tensor.to(device)
     # torch hands the page-locked memory out again only when the copy from it is done
     return tensor.pin_memory().to(device, non_blocking=True)
 

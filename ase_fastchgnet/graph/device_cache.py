@@ -36,7 +36,7 @@ class _Placed(NamedTuple):
     positions: Tensor  # (atoms, 3)
 
 
-class _Deformation(NamedTuple):
+class Deformation(NamedTuple):
     """The lattice is that of the search times `matrix`; None is unity."""
 
     matrix: Floats | None = None
@@ -44,7 +44,7 @@ class _Deformation(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class _Reference:
+class Reference:
     """The candidates, and the geometry they were searched at."""
 
     cell: Floats
@@ -53,6 +53,22 @@ class _Reference:
     positions: Tensor  # (atoms, 3), a copy that no graph looks at
     candidates: Candidates
     limits: Tensor  # (2,) Å², squares of the cut-offs of short bonds and of all
+
+    def deformation(self, now: Geometry, system: int) -> Deformation | None:
+        """From the lattice of the search to that of now; None where the candidates cannot be those of `now` at all."""
+        if len(now.positions) != len(self.positions) or not np.array_equal(now.pbc, self.pbc):
+            return None
+        if np.array_equal(now.cell, self.cell):
+            return Deformation()
+        matrix = self.inverse @ complete_lattice(now, system)
+        return Deformation(matrix, float(np.linalg.svd(matrix, compute_uv=False)[-1]))
+
+    def start(self, deformation: Deformation) -> Tensor:
+        """Where the atoms (atoms, 3) were at the search, moved with the lattice."""
+        if deformation.matrix is None:
+            return self.positions
+        start: Tensor = self.positions @ upload(deformation.matrix, self.positions.device)
+        return start
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +105,7 @@ class DeviceNeighborCache:
         self.skin = check_skin(skin)
         self.device = torch.device(device)
         self.builds = 0
-        self._reference: _Reference | None = None
+        self.reference: Reference | None = None  # the last search
         self._last: _Last | None = None
 
     def __repr__(self) -> str:
@@ -105,7 +121,7 @@ class DeviceNeighborCache:
         try:
             return self._graph(now, system)
         except torch.OutOfMemoryError as error:
-            self._reference = self._last = None
+            self.reference = self._last = None
             raise MemoryError(
                 f"system {system}: the graph of {len(atoms)} atoms does not fit into the memory of {self.device}; "
                 "use a smaller cell or skin, or a device with more memory"
@@ -113,16 +129,16 @@ class DeviceNeighborCache:
 
     def _graph(self, now: Geometry, system: int) -> GraphBatch:
         placed = self._place(now)
-        reference = self._reference
-        deformation = None if reference is None else _deformation(reference, now, system)
+        reference = self.reference
+        deformation = None if reference is None else reference.deformation(now, system)
         measured = None
         if reference is not None and deformation is not None:
             measured = self._measure(reference, placed, deformation)
-            if not self._reaches(measured, deformation):
+            if not self.reaches(measured.moved, measured.moved_apart, deformation):
                 measured = None
         if reference is None or measured is None:
             reference = self._search(now, placed, system)
-            measured = self._measure(reference, placed, _Deformation())
+            measured = self._measure(reference, placed, Deformation())
         if measured.shortest < MIN_DISTANCE**2:
             check_distances(measured.squared.cpu().numpy(), reference.candidates.on_host(), now.numbers, system)
         if measured.changed or self._last is None:
@@ -139,8 +155,8 @@ class DeviceNeighborCache:
         cell, pbc, numbers = (upload(a, self.device) for a in (now.cell[None], now.pbc[None], now.numbers))
         return _Placed(cell, pbc, numbers, positions)
 
-    def _search(self, now: Geometry, placed: _Placed, system: int) -> _Reference:
-        self._reference = self._last = None
+    def _search(self, now: Geometry, placed: _Placed, system: int) -> Reference:
+        self.reference = self._last = None
         lattice = complete_lattice(now, system)
         radius = self.cutoffs.atom + self.skin + MARGIN
         box, searched = search_box(now.positions, lattice, now.pbc, radius)
@@ -150,49 +166,49 @@ class DeviceNeighborCache:
         candidates = pair_up(pairs, len(now.positions))
         limits = upload(np.array([self.cutoffs.bond**2, self.cutoffs.atom**2]), self.device)
         inverse, positions = np.linalg.inv(lattice), placed.positions.clone()
-        self._reference = _Reference(now.cell.copy(), now.pbc, inverse, positions, candidates, limits)
+        self.reference = Reference(now.cell.copy(), now.pbc, inverse, positions, candidates, limits)
         self.builds += 1
-        return self._reference
+        return self.reference
 
-    def _measure(self, reference: _Reference, placed: _Placed, deformation: _Deformation) -> _Measured:
+    def _measure(self, reference: Reference, placed: _Placed, deformation: Deformation) -> _Measured:
         """Lengths of the candidates, and how far atoms are from where they were searched: read in one go."""
         last, cell = self._last, placed.cell
         shifts = last.shifts if last is not None and cell is last.graph.cell else reference.candidates.shifts(cell[0])
-        start = reference.positions
-        if deformation.matrix is not None:
-            start = start @ upload(deformation.matrix, self.device)
         squared = reference.candidates.squared_lengths(placed.positions, shifts)
-        u, last_kind = placed.positions - start, None if last is None else last.kind
+        u, last_kind = placed.positions - reference.start(deformation), None if last is None else last.kind
         kind, summary = compare(squared, reference.limits, u, last_kind)
         moved, moved_apart, shortest, changed = read(summary)
         return _Measured(shifts, squared, kind, moved, moved_apart, shortest, changed > 0)
 
-    def _reaches(self, measured: _Measured, deformation: _Deformation) -> bool:
-        """Whether every edge is certain to be among the candidates (see the top of skin.py)."""
+    def reaches(self, moved: float, moved_apart: float, deformation: Deformation) -> bool:
+        """Whether every edge is certain to be among the candidates (see the top of skin.py).
+
+        `moved` is the longest way of an atom since the search, Å; `moved_apart` the same, measured from the mean.
+        """
         slack = deformation.shrinks * (self.cutoffs.atom + self.skin + MARGIN / 2) - self.cutoffs.atom
-        return 2 * measured.moved <= slack or 2 * measured.moved_apart <= slack
+        return 2 * moved <= slack or 2 * moved_apart <= slack
 
 
 def compare(squared: Tensor, limits: Tensor, u: Tensor, last_kind: Tensor | None) -> tuple[Tensor, Tensor]:
     """The kind of each candidate, from |r|² (candidates,), and the four numbers that the host needs to know of a step.
 
-    They are max |u| and max |u - mean| of the displacements u (atoms, 3), min |r|², and 1 if a kind is not what it was.
+    They are the two `ways`, min |r|², and 1 if a kind is not what it was.
     """
-    ways = torch.linalg.vector_norm(torch.stack([u, u - u.mean(0)]), dim=2).amax(1)
-    kind = torch.bucketize(squared, limits, right=True, out_int32=True)  # the number of limits that are ≤ |r|²
-    shortest = squared.amin() if len(squared) else ways.new_full((1,), torch.inf)
-    changed = ways.new_zeros(1) if last_kind is None else (kind != last_kind).any()
-    return kind, pack(ways, shortest, changed)
+    kind = kinds(squared, limits)
+    shortest = squared.amin() if len(squared) else squared.new_full((1,), torch.inf)
+    changed = squared.new_zeros(1) if last_kind is None else (kind != last_kind).any()
+    return kind, pack(ways(u), shortest, changed)
 
 
-def _deformation(reference: _Reference, now: Geometry, system: int) -> _Deformation | None:
-    """From the lattice of the search to that of now; None where the candidates cannot be those of `now` at all."""
-    if len(now.positions) != len(reference.positions) or not np.array_equal(now.pbc, reference.pbc):
-        return None
-    if np.array_equal(now.cell, reference.cell):
-        return _Deformation()
-    matrix = reference.inverse @ complete_lattice(now, system)
-    return _Deformation(matrix, float(np.linalg.svd(matrix, compute_uv=False)[-1]))
+def kinds(squared: Tensor, limits: Tensor) -> Tensor:
+    """0 for short bonds, 1 for longer ones, 2 for none: the number of `limits` that are ≤ |r|², int32."""
+    return torch.bucketize(squared, limits, right=True, out_int32=True)
+
+
+def ways(u: Tensor) -> Tensor:
+    """max |u| and max |u - mean| (2,) of displacements u (atoms, 3), Å."""
+    found: Tensor = torch.linalg.vector_norm(torch.stack([u, u - u.mean(0)]), dim=2).amax(1)
+    return found
 
 
 def _same_but_for_positions(one: Geometry, other: Geometry) -> bool:

@@ -80,6 +80,13 @@ class Sizes(NamedTuple):
     angles: int
 
 
+class Filler(NamedTuple):
+    """What makes up a graph of given sizes; see fixed_graph.py. Numbers that only the device knows."""
+
+    first_short: Tensor  # () the short bonds from here on are fillers, at least one
+    angles: Tensor  # () that they share, each of an edge with itself
+
+
 class Topology(NamedTuple):
     """The index tensors of a GraphBatch of one system that follow from its edges."""
 
@@ -157,14 +164,14 @@ def count(candidates: Candidates, kept: Tensor, short: Tensor) -> Counts:
     return Counts(kept, short, kept_before, short_before, short_edge, short_edges_before, degree, sizes)
 
 
-def assemble(candidates: Candidates, counts: Counts, sizes: Sizes) -> Topology:
+def assemble(candidates: Candidates, counts: Counts, sizes: Sizes, filler: Filler | None = None) -> Topology:
     """The graph of the bonds that are kept, renumbered; the order stays canonical."""
     kept_bonds = places(counts.kept, counts.kept_before, sizes.bonds)
     keep_edge = counts.kept.index_select(0, candidates.bond_of_edge)
     new_edge = count_before(keep_edge)
     edge = places(keep_edge, new_edge, 2 * sizes.bonds)
     short_bonds = places(counts.short, counts.short_before, sizes.short)
-    angle_ptr, edges_of_angle = _find_angles(candidates, counts, sizes, short_bonds)
+    angle_ptr, edges_of_angle = _find_angles(candidates, counts, sizes, short_bonds, filler)
     return Topology(
         edge_ptr=new_edge.index_select(0, candidates.ptr),
         center=candidates.center.index_select(0, edge),
@@ -178,24 +185,45 @@ def assemble(candidates: Candidates, counts: Counts, sizes: Sizes) -> Topology:
     )
 
 
-def _find_angles(candidates: Candidates, counts: Counts, sizes: Sizes, short_bonds: Tensor) -> tuple[Tensor, Tensor]:
+def _find_angles(
+    candidates: Candidates, counts: Counts, sizes: Sizes, short_bonds: Tensor, filler: Filler | None
+) -> tuple[Tensor, Tensor]:
     """angle_ptr (short + 1,) and edges_of_angle (angles, 2) in the numbers of the candidates; as in angles.py."""
     before = counts.short_edges_before
     receiving = candidates.edges_of_bond.index_select(0, short_bonds).view(-1)  # (2 short,)
     sending = places(counts.short_edge, before, 2 * sizes.short)  # all short edges, by centre
     center = candidates.center.index_select(0, receiving)
     received = counts.short_degree.index_select(0, center) - 1  # by each edge
+    if filler is not None:
+        received, is_filler = _with_shares(received, filler)
     ends = torch.cumsum(received, 0, dtype=torch.int32)
     angle_ptr = torch.zeros(sizes.short + 1, dtype=torch.int32, device=center.device)
     angle_ptr[1:] = ends[1::2]
 
     # angle k of edge e takes the k-th short edge of its centre, skipping e itself
-    edge = torch.repeat_interleave(received, output_size=sizes.angles)
-    itself = before.index_select(0, receiving)
+    number = torch.arange(sizes.angles, dtype=torch.int32, device=center.device)
+    edge = torch.searchsorted(ends, number, right=True, out_int32=True)
+    itself = before.index_select(0, receiving).index_select(0, edge)
     first = before.index_select(0, candidates.ptr[:-1]).index_select(0, center) - (ends - received)
-    slot = torch.arange(sizes.angles, dtype=torch.int32, device=center.device) + first.index_select(0, edge)
-    slot += slot >= itself.index_select(0, edge)
+    slot = number + first.index_select(0, edge)
+    slot += slot >= itself
+    if filler is not None:
+        slot = torch.where(is_filler.index_select(0, edge), itself, slot)
     return angle_ptr, torch.stack([receiving.index_select(0, edge), sending.index_select(0, slot)], 1)
+
+
+def _with_shares(received: Tensor, filler: Filler) -> tuple[Tensor, Tensor]:
+    """Angles received by each short edge, given those of bonds that are none; and which edges are of fillers.
+
+    Of n filler bonds the first edge of the t-th takes the angles from t/n to (t + 1)/n of all.
+    """
+    n_short = len(received) // 2
+    rank = torch.arange(n_short, device=received.device) - filler.first_short
+    share = ((rank + 1) * filler.angles).div(n_short - filler.first_short, rounding_mode="floor")
+    share -= (rank * filler.angles).div(n_short - filler.first_short, rounding_mode="floor")
+    shares = torch.stack([share, torch.zeros_like(share)], 1).view(-1).to(received.dtype)
+    is_filler = (rank >= 0).repeat_interleave(2)
+    return torch.where(is_filler, shares, received), is_filler
 
 
 def _renumbered(new: Tensor, old: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from ase import Atoms
 from structures import STRUCTURES
 
 from ase_fastchgnet import FastCHGNet, calculator
-from ase_fastchgnet.evaluation import chunk, evaluator, moving
+from ase_fastchgnet.evaluation import captured, chunk, evaluator, moving
 from ase_fastchgnet.evaluation.evaluator import StructureTooLargeError, evaluate
 from ase_fastchgnet.graph import Cutoffs, DeviceNeighborCache, device_cache
 
@@ -19,6 +19,7 @@ NAMES = ["NaCl", "one atom, no cell", "slab on its side", "LiMnO2"]
 @pytest.fixture
 def graphs_by_the_device(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     def switch() -> None:
+        monkeypatch.setattr(captured, "LARGEST", 0)
         for module in (calculator, chunk, evaluator, moving):
             monkeypatch.setattr(module, "neighbor_cache", DeviceNeighborCache)
 

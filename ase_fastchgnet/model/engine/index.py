@@ -50,10 +50,7 @@ def build_index(graph: GraphBatch) -> GraphIndex:
     in_edge_order = torch.empty_like(short_edges).scatter_(0, place.long(), arange(2 * n_short))
 
     angle_edges = short_of_edge.index_select(0, graph.edges_of_angle.view(-1)).view(-1, 2)
-    # A short edge receives one angle from each other short edge of its centre.
-    siblings = center_ptr.diff().index_select(0, short_center) - 1
-    received_ptr = torch.zeros(2 * n_short + 1, dtype=torch.int32, device=graph.center.device)
-    torch.cumsum(siblings, 0, dtype=torch.int32, out=received_ptr[1:])
+    received_ptr = torch.searchsorted(angle_edges[:, 0].contiguous(), arange(2 * n_short + 1), out_int32=True)
     rank = place - center_ptr.index_select(0, short_center)
     mirror = _mirror(angle_edges, received_ptr, rank)
     sender = angle_edges[:, 1].div(2, rounding_mode="floor")
@@ -106,14 +103,15 @@ def _edge_rows(graph: GraphBatch, arange: _Arange) -> Incidence:
 
 
 def _mirror(angle_edges: Tensor, received_ptr: Tensor, rank: Tensor) -> Tensor:
-    """Number of the angle (b, a) for each angle (a, b).
+    """Number of the angle (b, a) for each angle (a, b); an angle (a, a), a filler's, is its own.
 
     b receives from its siblings in the order of their rank, itself left out: a stands at rank(a), less one if b is
     before it.
     """
     a, b = angle_edges[:, 0], angle_edges[:, 1]
     rank_a, rank_b = rank.index_select(0, a), rank.index_select(0, b)
-    return received_ptr.index_select(0, b) + rank_a - (rank_a > rank_b).to(torch.int32)
+    exchanged = received_ptr.index_select(0, b) + rank_a - (rank_a > rank_b).to(torch.int32)
+    return torch.where(a == b, torch.arange(len(a), dtype=torch.int32, device=a.device), exchanged)
 
 
 def _has_angles(graph: GraphBatch) -> Tensor:

@@ -13,7 +13,7 @@ Choice = TypeVar("Choice")
 BLOCK_ROWS: tuple[int, ...] = tuple(sorted([64 << k for k in range(10)] + [96 << k for k in range(9)]))
 
 
-RESOLUTION = 0.02  # differences of predicted times that mean nothing
+RESOLUTION = 0.005  # differences of predicted times that mean nothing
 SLACK = 0.1  # by which a bound may be off: it is made of rates, as a prediction is
 
 

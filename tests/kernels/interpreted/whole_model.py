@@ -5,11 +5,17 @@ import torch
 from ase import Atoms
 from ase.build import bulk
 
-from ase_fastchgnet.graph import Cutoffs, build_batch
+from ase_fastchgnet.graph import Cutoffs, DeviceNeighborCache, build_batch
+from ase_fastchgnet.graph.device_pairing import Sizes
+from ase_fastchgnet.graph.fixed_graph import FixedGraph, capacity_for
+from ase_fastchgnet.graph.validate import read_geometry
 from ase_fastchgnet.model.checkpoint import load_checkpoint
 from ase_fastchgnet.model.engine import Engine
+from ase_fastchgnet.model.output import ModelOutput
 from ase_fastchgnet.model.reference import ReferenceModel
 from fastchgnet_kernels._launch import INTERPRETED
+from tests.closeness import assert_equal_to_rounding
+from tests.conftest import PoisonedMemory
 
 # Pre-activations reach ±600. Beyond 128 a power of two is infinite in float32 and the sigmoid 0: as it should be, but
 # the numpy behind the interpreter says so.
@@ -37,3 +43,24 @@ def test_energies_forces_and_virials_are_those_of_the_reference() -> None:
         ours, theirs = getattr(found, name), getattr(exact, name)
         assert theirs.abs().max() > 100 * budget
         assert (ours - theirs).abs().max() < budget, name
+
+
+def test_a_graph_of_fixed_size_gives_the_same_whatever_memory_holds(poisoned_memory: PoisonedMemory) -> None:
+    atoms, checkpoint = crystals()[0], load_checkpoint("0.3.0")
+    cutoffs = Cutoffs(checkpoint.config.atom_cutoff, checkpoint.config.bond_cutoff)
+    cache = DeviceNeighborCache(cutoffs)
+    graph = cache.graph(atoms)
+    assert cache.reference is not None
+    n_candidates = cache.reference.candidates.n_bonds
+    capacity = capacity_for(n_candidates, Sizes(graph.n_bonds, len(graph.short_bonds), graph.n_angles))
+    engine, now = Engine(checkpoint, dtype=torch.float64), read_geometry(atoms, 0)
+
+    def evaluate() -> ModelOutput:
+        fixed = FixedGraph(cutoffs, now, capacity, torch.device("cpu"))
+        fixed.load(cache.reference.candidates)
+        fixed.place(now, cache.reference.positions)
+        return engine.evaluate(fixed.build()[0])
+
+    found, exact = poisoned_memory.run(evaluate), ReferenceModel(checkpoint, dtype=torch.float64).evaluate(graph)
+    for name, rows in [("atom_energies", 2), ("magmoms", 2), ("forces", 2), ("virial", 1)]:
+        assert_equal_to_rounding(getattr(found, name)[:rows], getattr(exact, name), scale=1.0, what=name)
