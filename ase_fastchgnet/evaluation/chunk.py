@@ -82,7 +82,8 @@ def evaluate_chunk(options: Options, items: Sequence[Item]) -> ChunkResult:
         warnings.simplefilter("always", UserWarning)
         for item in items:
             try:
-                graph = neighbor_cache(backend.cutoffs, device=backend.device).graph(item.atoms, item.index)
+                cache = neighbor_cache(backend.cutoffs, device=backend.device, among_others=item.atoms)
+                graph = cache.graph(item.atoms, item.index)
                 IsolatedGuard(options.on_isolated_atoms, backend.cutoffs.atom).check(graph, item.index)
                 graphs[item.index] = graph
             except (ValueError, MemoryError) as error:

@@ -67,7 +67,7 @@ def evaluate_batch(
     In the place of a graph that does not fit on its own, what is wrong.
     """
     try:
-        graph = concatenate(graphs).to(backend.device)
+        graph = concatenate(graphs, backend.device)
         return [*predictions_of(graph, backend.evaluate(graph) if gradient else backend.forward(graph).output)]
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
@@ -111,7 +111,8 @@ def _graphs(structures: Iterable[Atoms], backend: Backend, policy: IsolatedPolic
     """One graph at a time; errors and warnings name the structure."""
     for index, atoms in enumerate(structures):
         try:
-            graph = neighbor_cache(backend.cutoffs, device=backend.device).graph(atoms, index)
+            cache = neighbor_cache(backend.cutoffs, device=backend.device, among_others=atoms)
+            graph = cache.graph(atoms, index)
         except MemoryError as error:
             raise StructureTooLargeError(str(error) or f"system {index}: not enough memory for its graph") from error
         IsolatedGuard(policy, backend.cutoffs.atom).check(graph, index)

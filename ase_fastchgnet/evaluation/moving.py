@@ -57,7 +57,7 @@ class MovingBatch:
     def _graph(self, number: int, atoms: Atoms) -> GraphBatch:
         if number not in self._known:
             cutoffs, device = self.backend.cutoffs, self.backend.device
-            cache = neighbor_cache(cutoffs, self._skin, device=device)
+            cache = neighbor_cache(cutoffs, self._skin, device=device, among_others=atoms)
             self._known[number] = cache, IsolatedGuard(self._policy, cutoffs.atom)
         cache, guard = self._known[number]
         graph = cache.graph(atoms, number)

@@ -72,12 +72,19 @@ class GraphBatch:
         return type(self)(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
 
-def concatenate(graphs: Sequence[GraphBatch]) -> GraphBatch:
-    """Lay batches end to end; indices are shifted to count from the start of the new batch."""
-    if len(graphs) == 1:
-        return graphs[0]
+def concatenate(graphs: Sequence[GraphBatch], device: torch.device | str | None = None) -> GraphBatch:
+    """Lay batches end to end, on `device`; indices are shifted to count from the start of the new batch.
+
+    Graphs on several devices are sent one by one; those on the same, where the batch is made, all at once.
+    """
     if not graphs:
         raise ValueError("cannot concatenate an empty list of graphs; pass at least one")
+    if device is not None:
+        if len({graph.cell.device for graph in graphs}) == 1:
+            return concatenate(graphs).to(device)
+        graphs = [graph.to(device) for graph in graphs]
+    if len(graphs) == 1:
+        return graphs[0]
 
     atoms = [g.n_atoms for g in graphs]
     edges = [g.n_edges for g in graphs]

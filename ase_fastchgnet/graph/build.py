@@ -23,11 +23,11 @@ def build_batch(
     if len(structures) == 0:
         raise ValueError("cannot build a batch of no structures; pass at least one")
     if caches is None:
-        caches = [neighbor_cache(cutoffs, device=device) for _ in structures]
+        caches = [neighbor_cache(cutoffs, device=device, among_others=atoms) for atoms in structures]
     if len(caches) != len(structures):
         raise ValueError(f"one cache per structure is needed, got {len(caches)} for {len(structures)} structures")
     for system, cache in enumerate(caches):
         if cache.cutoffs != cutoffs:
             raise ValueError(f"cache {system} was made for {cache.cutoffs}, but the batch is built for {cutoffs}")
     graphs = [cache.graph(atoms, system) for system, (atoms, cache) in enumerate(zip(structures, caches, strict=True))]
-    return concatenate(graphs).to(device)
+    return concatenate(graphs, device)

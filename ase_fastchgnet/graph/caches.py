@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from ase import Atoms
 
 from .device_cache import DeviceNeighborCache
 from .neighbors import Cutoffs
@@ -11,11 +12,20 @@ from .skin import NeighborCache
 AnyCache = NeighborCache | DeviceNeighborCache
 
 
-def neighbor_cache(cutoffs: Cutoffs, skin: float = 0.0, *, device: torch.device | str = "cpu") -> AnyCache:
+# Atoms of a structure among others. The device's search is 250 launches, over a millisecond, whatever the size; vesin
+# and numpy take that long for some hundred atoms. The best number has not been measured.
+SMALL = 256
+
+
+def neighbor_cache(
+    cutoffs: Cutoffs, skin: float = 0.0, *, device: torch.device | str = "cpu", among_others: Atoms | None = None
+) -> AnyCache:
     """An empty cache for graphs wanted on `device`: a CUDA device finds neighbours itself, for others vesin does.
 
-    Graphs have the same bits either way; those that vesin is used for are on the CPU, still to be sent.
+    So it does for a structure of few atoms that goes into a batch, `among_others`. Graphs have the same bits either
+    way; those that vesin is used for are on the CPU, still to be sent.
     """
-    if torch.device(device).type == "cuda":
+    small = isinstance(among_others, Atoms) and len(among_others) <= SMALL  # what is no Atoms, the cache refuses
+    if torch.device(device).type == "cuda" and not small:
         return DeviceNeighborCache(cutoffs, skin, device=device)
     return NeighborCache(cutoffs, skin)

@@ -16,12 +16,18 @@ from ase_fastchgnet.graph import Cutoffs, DeviceNeighborCache, device_cache
 NAMES = ["NaCl", "one atom, no cell", "slab on its side", "LiMnO2"]
 
 
+def by_the_device(
+    cutoffs: Cutoffs, skin: float = 0.0, *, device: torch.device, among_others: Atoms | None = None
+) -> DeviceNeighborCache:
+    return DeviceNeighborCache(cutoffs, skin, device=device)
+
+
 @pytest.fixture
 def graphs_by_the_device(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     def switch() -> None:
         monkeypatch.setattr(captured, "LARGEST", 0)
         for module in (calculator, chunk, evaluator, moving):
-            monkeypatch.setattr(module, "neighbor_cache", DeviceNeighborCache)
+            monkeypatch.setattr(module, "neighbor_cache", by_the_device)
 
     return switch
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from structures import STRUCTURES, named, rattled, scattered
 from torch.overrides import TorchFunctionMode
 
-from ase_fastchgnet.graph import Cutoffs, DeviceNeighborCache, NeighborCache, neighbor_cache
+from ase_fastchgnet.graph import Cutoffs, DeviceNeighborCache, NeighborCache, concatenate, neighbor_cache
 from ase_fastchgnet.graph.device_pairing import Sizes, assemble, count, pair_up
 from ase_fastchgnet.graph.device_search import find_pairs, plan_grid
 
@@ -163,3 +163,18 @@ def test_a_cuda_device_finds_neighbours_itself_and_vesin_does_for_a_cpu() -> Non
     cache = neighbor_cache(CUTOFFS, 0.5, device="cuda:1")
     assert isinstance(cache, DeviceNeighborCache)
     assert (cache.cutoffs, cache.skin, cache.device) == (CUTOFFS, 0.5, torch.device("cuda:1"))
+
+
+def test_vesin_finds_the_neighbours_of_small_structures_in_batches_for_a_cuda_device() -> None:
+    small, large = STRUCTURES["NaCl"], STRUCTURES["NaCl"].repeat(6)
+    assert isinstance(neighbor_cache(CUTOFFS, device="cuda", among_others=small), NeighborCache)
+    assert isinstance(neighbor_cache(CUTOFFS, device="cuda", among_others=large), DeviceNeighborCache)
+
+
+def test_graphs_of_several_devices_are_brought_together() -> None:
+    """The meta device stands for a second one."""
+    graph = NeighborCache(CUTOFFS).graph(STRUCTURES["NaCl"])
+    batch = concatenate([graph, graph.to("meta"), graph], "meta")
+    assert batch.center.is_meta
+    assert batch.n_atoms == 3 * graph.n_atoms
+    assert not concatenate([graph, graph], "cpu").center.is_meta
