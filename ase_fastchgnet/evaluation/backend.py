@@ -13,7 +13,7 @@ from ase_fastchgnet.model.checkpoint import Checkpoint
 from ase_fastchgnet.model.engine import Engine
 from ase_fastchgnet.model.output import ModelOutput
 from ase_fastchgnet.model.reference import ReferenceModel
-from fastchgnet_kernels import check_triton, runs_kernels
+from fastchgnet_kernels import check_triton, on_device, runs_kernels
 
 from .source import Forces, ModelSource, load_weights
 
@@ -61,16 +61,19 @@ class Backend:
 
     def evaluate(self, graph: GraphBatch) -> ModelOutput:
         """Everything; costs less than `forward` and then `backward`."""
-        return self.model.evaluate(graph)
+        with on_device(self.device):
+            return self.model.evaluate(graph)
 
     def forward(self, graph: GraphBatch) -> Tape:
         """Everything but the gradient."""
-        tape: Tape = self.model.forward(graph)
+        with on_device(self.device):
+            tape: Tape = self.model.forward(graph)
         return tape
 
     def backward(self, tape: Tape) -> ModelOutput:
         """The output of the forward pass completed by forces and virials."""
-        forces, virial = self.model.backward(tape)
+        with on_device(self.device):
+            forces, virial = self.model.backward(tape)
         return tape.output._replace(forces=forces, virial=virial)
 
 

@@ -23,6 +23,7 @@ from ase_fastchgnet.graph.device_cache import Reference
 from ase_fastchgnet.graph.device_pairing import Sizes
 from ase_fastchgnet.graph.fixed_graph import Capacity, FixedGraph, Summary, capacity_for
 from ase_fastchgnet.graph.validate import MIN_DISTANCE, Geometry, read_geometry
+from fastchgnet_kernels import on_device
 
 from .backend import Backend
 from .prediction import Array, Prediction, prediction_of
@@ -170,7 +171,7 @@ def record(
                 tensor.copy_(new)
 
         return results, run_again
-    with torch.cuda.device(device):
+    with on_device(device):
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):  # compiles kernels, and lets libraries set themselves up

@@ -4,7 +4,7 @@ On CUDA devices they are Triton's kernels, which need triton.
 """
 
 from fastchgnet_kernels import angle_basis, bond_basis, edge_geometry, gated_message, gated_update, segment_sum
-from fastchgnet_kernels._launch import check_triton, runs_kernels
+from fastchgnet_kernels._launch import check_triton, on_device, runs_kernels
 
 __all__ = [
     "angle_basis",
@@ -13,6 +13,7 @@ __all__ = [
     "edge_geometry",
     "gated_message",
     "gated_update",
+    "on_device",
     "runs_kernels",
     "segment_sum",
 ]

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -13,6 +14,11 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 def runs_kernels(device: torch.device) -> bool:
     """Whether an op on `device` is done by its Triton kernel; by its definition in plain torch if not."""
     return INTERPRETED or device.type == "cuda"
+
+
+def on_device(device: torch.device) -> AbstractContextManager[object]:
+    """Within it kernels are launched on `device`: Triton launches on the current one, wherever the tensors are."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def check_triton(device: torch.device) -> None:

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from ase_fastchgnet.evaluation.backend import load_backend, requested_device, resolve_backend, resolve_device
+from ase_fastchgnet import load_checkpoint
+from ase_fastchgnet.evaluation.backend import Backend, load_backend, requested_device, resolve_backend, resolve_device
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 
@@ -53,3 +54,33 @@ def test_cuda_has_a_number_and_a_number_too_high_is_refused() -> None:
     assert resolve_device("cuda") == torch.device("cuda", torch.cuda.current_device())
     with pytest.raises(RuntimeError, match="lower number"):
         resolve_device("cuda:99")
+
+
+def test_kernels_are_launched_on_the_device_of_the_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton launches on torch's current device. There need not be a second GPU here, so what would make it the
+    current one is watched instead."""
+    entered: list[torch.device] = []
+
+    class Watched:
+        def __init__(self, device: torch.device) -> None:
+            self.device = device
+
+        def __enter__(self) -> None:
+            entered.append(self.device)
+
+        def __exit__(self, *_: object) -> None:
+            entered.append(torch.device("cpu"))
+
+    class Model:
+        """Notes where it is called."""
+
+        def forward(self, graph: object) -> torch.device:
+            return entered[-1]
+
+        evaluate = forward
+
+    monkeypatch.setattr(torch.cuda, "device", Watched)
+    second = torch.device("cuda", 1)
+    backend = Backend("triton", load_checkpoint("0.3.0"), torch.float32, second, Model())  # type: ignore[arg-type]
+    assert backend.evaluate(None) == backend.forward(None) == second  # type: ignore[arg-type, comparison-overlap]
+    assert entered[-1] == torch.device("cpu")

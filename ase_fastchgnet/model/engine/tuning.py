@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ase_fastchgnet.model.engine.gated_ops import Op
+from fastchgnet_kernels import on_device
 from fastchgnet_kernels.gated_message import rows as rows_module
 from fastchgnet_kernels.io_model import block_rows, tile_choice
 from fastchgnet_kernels.io_model.candidates import block_candidates
@@ -88,7 +89,7 @@ def _can_run(op: Op, device: torch.device, choice: Any) -> bool:
 
 def _time(op: Op, device: torch.device, choice: Any, clock: Callable[[], float]) -> float:
     wait = torch.cuda.synchronize if device.type == "cuda" else _nothing
-    with _chosen(device, choice):
+    with on_device(device), _chosen(device, choice):
         wait()
         start = clock()
         op.run()
