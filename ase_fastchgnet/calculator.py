@@ -62,7 +62,9 @@ class FastCHGNet(Calculator):
     backend            "auto": the engine, with Triton's kernels on CUDA ("triton") and plain torch on CPUs ("torch");
                        or "reference" (autograd: slow, for checking)
     skin               Å; neighbours are searched again once atoms have moved half of it.  Does not change results
-    deterministic      repeatable to the last bit; holds on a CPU whatever the value
+    deterministic      repeatable to the last bit: holds whatever the value, since nothing that matters is summed in an
+                       order left to chance.  On a CUDA device the embedding of a crystal, and stress with direct
+                       forces, repeat to rounding only
     on_isolated_atoms  "warn", "error" or "ignore" atoms that have no neighbour within the cut-off
     stress_weight      ignored, with a warning: stress has one unit here
 

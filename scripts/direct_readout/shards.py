@@ -15,6 +15,7 @@ from ase_fastchgnet.graph import Cutoffs, GraphBatch
 from ase_fastchgnet.graph.build import build_batch
 from ase_fastchgnet.model.engine import Engine
 from ase_fastchgnet.model.engine.direct_readout import Ends, Features, ends
+from ase_fastchgnet.model.engine.index import build_index
 
 GROUP = 8  # structures in one step of training
 MAX_FORCE = 20.0  # eV/Å; what is further off is no structure that a simulation would visit
@@ -70,9 +71,10 @@ def load(path: Path) -> list[Group]:
 
 def _plain(group: Group) -> dict[str, Any]:
     graph = {field.name: getattr(group.graph, field.name) for field in fields(GraphBatch)}
-    return {**group._asdict(), "graph": graph, "features": group.features._asdict(), "ends": group.ends._asdict()}
+    kept = {name: value for name, value in group._asdict().items() if name != "ends"}  # which follow from the graph
+    return {**kept, "graph": graph, "features": group.features._asdict()}
 
 
 def _group(plain: dict[str, Any]) -> Group:
-    graph, features, ends = GraphBatch(**plain["graph"]), Features(**plain["features"]), Ends(**plain["ends"])
-    return Group(**{**plain, "graph": graph, "features": features, "ends": ends})
+    graph, features = GraphBatch(**plain["graph"]), Features(**plain["features"])
+    return Group(**{**plain, "graph": graph, "features": features, "ends": ends(graph, build_index(graph))})

@@ -26,7 +26,7 @@ from torch.nn.functional import layer_norm, linear, silu
 from ase_fastchgnet.graph import GraphBatch
 from ase_fastchgnet.model.engine.index import GraphIndex
 from ase_fastchgnet.model.parameters import AngleReadout, DirectReadout, EdgeMix, LayerNorm, Linear
-from fastchgnet_kernels import angle_basis, edge_geometry
+from fastchgnet_kernels import angle_basis, edge_geometry, segment_sum
 from fastchgnet_kernels.edge_geometry import Geometry
 
 
@@ -52,6 +52,8 @@ class Ends(NamedTuple):
     short_neighbor: Tensor  # (2 short,)
     angle_edges: Tensor  # (angles, 2) receiving and sending short edge
     angle_mirror: Tensor  # (angles,) the angle with the two edges exchanged
+    edge_ptr: Tensor  # (atoms + 1,) edges that leave each atom
+    edge_message: Tensor  # (edges,) of [what the centres of bonds receive | what their neighbours receive] its own
 
 
 class Derivatives(NamedTuple):
@@ -66,6 +68,8 @@ class Derivatives(NamedTuple):
 def ends(graph: GraphBatch, index: GraphIndex) -> Ends:
     """The ends of the bonds and angles of `graph`."""
     edge = graph.edges_of_bond[:, 0]
+    number = torch.arange(graph.n_edges, dtype=edge.dtype, device=edge.device)
+    represents = edge.index_select(0, graph.bond_of_edge) == number
     short = index.short_center.view(-1, 2)
     return Ends(
         center=graph.center.index_select(0, edge),
@@ -75,6 +79,8 @@ def ends(graph: GraphBatch, index: GraphIndex) -> Ends:
         short_neighbor=short.flip(1).reshape(-1),
         angle_edges=index.angle_edges,
         angle_mirror=index.angle_mirror,
+        edge_ptr=graph.edge_ptr,
+        edge_message=torch.where(represents, graph.bond_of_edge, graph.bond_of_edge + graph.n_bonds),
     )
 
 
@@ -107,10 +113,11 @@ def _hop(atoms: Tensor, sensitivity: Tensor, features: Features, at: Ends, w: Di
     """What the sensitivity of an atom learns from those of its neighbours, (atoms, 64)."""
     outward, inward = _mix(atoms, features, at, w.hop)
     weight = linear(features.basis[:, : w.hop_weight.shape[1]], w.hop_weight)
-    total = torch.zeros_like(sensitivity)
-    total = total.index_add(0, at.center, outward * sensitivity.index_select(0, at.neighbor) * weight)
-    total = total.index_add(0, at.neighbor, inward * sensitivity.index_select(0, at.center) * weight)
-    return _apply(total, w.hop_out)
+    received = [
+        outward * sensitivity.index_select(0, at.neighbor) * weight,
+        inward * sensitivity.index_select(0, at.center) * weight,
+    ]
+    return _apply(segment_sum.forward(torch.cat(received), at.edge_message, at.edge_ptr), w.hop_out)
 
 
 def _mix(atoms: Tensor, features: Features, at: Ends, w: EdgeMix) -> tuple[Tensor, Tensor]:

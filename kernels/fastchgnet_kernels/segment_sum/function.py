@@ -1,5 +1,9 @@
-"""Picks who computes a segment sum. No maths in this file."""
+"""Picks who computes a segment sum. No maths in this file.
 
+What is differentiated by autograd is left to the definition: the kernel has no gradient.
+"""
+
+import torch
 from torch import Tensor
 
 from fastchgnet_kernels._launch import runs_kernels
@@ -11,7 +15,7 @@ def forward(x: Tensor, index: Tensor, ptr: Tensor) -> Tensor:
 
     x (rows, D), index (entries,), ptr (segments + 1,) with ptr[0] = 0 and ptr[-1] = entries → out (segments, D).
     """
-    if not runs_kernels(x.device):
+    if not runs_kernels(x.device) or (torch.is_grad_enabled() and x.requires_grad):
         return reference.forward(x, index, ptr)
     from fastchgnet_kernels.segment_sum import kernel
 

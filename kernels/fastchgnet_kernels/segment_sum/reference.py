@@ -10,7 +10,7 @@ def forward(x: Tensor, index: Tensor, ptr: Tensor) -> Tensor:
     x (rows, D), index (entries,), ptr (segments + 1,) with ptr[0] = 0 and ptr[-1] = entries → out (segments, D).
     """
     if x.shape[0] == 0 or index.shape[0] == 0 or ptr.shape[0] <= 1:
-        return x.new_zeros(max(ptr.shape[0] - 1, 0), x.shape[1])
+        return x[:0].sum(0).repeat(max(ptr.shape[0] - 1, 0), 1)  # sums of nothing, as autograd wants them
     # embedding_bag gathers and adds in one pass: on a CPU several times faster than index_select and index_add_
     # (python -m benchmarks.engine), and its order of summation is fixed.
     # In float64, weights make it faster: with them it runs a plain loop, without them a BLAS call for every row.
