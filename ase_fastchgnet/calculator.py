@@ -62,9 +62,8 @@ class FastCHGNet(Calculator):
     backend            "auto": the engine, with Triton's kernels on CUDA ("triton") and plain torch on CPUs ("torch");
                        or "reference" (autograd: slow, for checking)
     skin               Å; neighbours are searched again once atoms have moved half of it.  Does not change results
-    deterministic      repeatable to the last bit: holds whatever the value, since nothing that matters is summed in an
-                       order left to chance.  On a CUDA device the embedding of a crystal, and stress with direct
-                       forces, repeat to rounding only
+    deterministic      repeatable to the last bit: holds whatever the value, as sums run in a fixed order.  On CUDA
+                       devices crystal embeddings, and stress with direct forces, are excepted: they repeat to rounding
     on_isolated_atoms  "warn", "error" or "ignore" atoms that have no neighbour within the cut-off
     stress_weight      ignored, with a warning: stress has one unit here
 
