@@ -267,7 +267,7 @@ class FastCHGNet(Calculator):
             _log.debug("adjoint pass")
             found = _evaluated(graph, backend.evaluate(graph))
             if self._captured is not None:
-                self._captured.learn(atoms, graph)
+                self._captured.learn(graph)
             return found
         self._forward = kept or _Forward(graph, backend.forward(graph))
         return _evaluated(graph, self._forward.tape.output)

@@ -87,18 +87,9 @@ class CapturedStep:
         if recorded is None or reference is None:
             return None
         now = read_geometry(atoms, 0)
-        if _key(now) != (recorded.numbers, recorded.pbc):
-            self._recorded = None
-            return None
         deformation = reference.deformation(now, 0)
-        if deformation is None:
+        if deformation is None or not self._load(recorded, reference, now):
             return None
-        if recorded.loaded is not reference:
-            if reference.candidates.n_bonds > recorded.graph.capacity.candidates:
-                self._recorded = None
-                return None
-            recorded.graph.load(reference.candidates)
-            recorded.loaded = reference
         recorded.graph.place(now, reference.start(deformation))
         recorded.play()
         row = recorded.results.row.cpu().numpy()  # the host waits here
@@ -106,23 +97,33 @@ class CapturedStep:
         if not summary.fits(recorded.graph.capacity) or summary.alone:
             self._recorded = None
             return None
-        if not self._cache.reaches(summary.moved, summary.moved_apart, deformation):
-            return None
-        if summary.shortest < MIN_DISTANCE**2:
+        reaches = self._cache.reaches(summary.moved, summary.moved_apart, deformation)
+        if not reaches or summary.shortest < MIN_DISTANCE**2:
             return None
         return _evaluated(row[len(summary) :], now, recorded.results)
 
-    def learn(self, atoms: Atoms, graph: GraphBatch) -> None:
-        """Told of `atoms` and their graph after each evaluation without a recorded step; records one in time."""
-        now = read_geometry(atoms, 0)
+    def _load(self, recorded: _Recorded, reference: Reference, now: Geometry) -> bool:
+        """Whether the recorded step is one of these atoms, and has room for the candidates of the last search."""
+        fits = reference.candidates.n_bonds <= recorded.graph.capacity.candidates
+        if _key(now) != (recorded.numbers, recorded.pbc) or not fits:
+            self._recorded = None
+            return False
+        if recorded.loaded is not reference:
+            recorded.graph.load(reference.candidates)
+            recorded.loaded = reference
+        return True
+
+    def learn(self, graph: GraphBatch) -> None:
+        """Told of the cache's last graph after each evaluation without a recorded step; records one in time."""
+        now, reference = self._cache.geometry, self._cache.reference
+        if now is None or reference is None or 2 * reference.candidates.n_bonds > LARGEST:
+            return
         if _key(now) != self._last:
             self._last, self._seen, self._refused, self._capacity = _key(now), 0, False, Capacity(0, 0, 0, 0)
         self._seen += 1
-        reference = self._cache.reference
-        if self._recorded is not None or self._seen < PATIENCE or self._refused or reference is None:
+        if self._recorded is not None or self._seen < PATIENCE or self._refused:
             return
-        # Isolated atoms are looked for, and warned of, where there is a graph.
-        if 2 * reference.candidates.n_bonds > LARGEST or len(isolated_atoms(graph)):
+        if len(isolated_atoms(graph)):  # which are warned of where there is a graph
             self._refused = True
             return
         self._record(now, graph, reference)

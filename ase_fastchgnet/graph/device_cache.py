@@ -111,6 +111,11 @@ class DeviceNeighborCache:
     def __repr__(self) -> str:
         return f"DeviceNeighborCache({self.cutoffs}, skin={self.skin}, device='{self.device}', builds={self.builds})"
 
+    @property
+    def geometry(self) -> Geometry | None:
+        """That of the last graph."""
+        return None if self._last is None else self._last.geometry
+
     @torch.inference_mode(False)  # what is kept must serve within that mode and without
     def graph(self, atoms: Atoms, system: int = 0) -> GraphBatch:
         """The graph of `atoms` as they are now, a batch of one on the device; errors name it `system`.
