@@ -1,5 +1,6 @@
 """Where the pre-activations of gated messages come from, and how they are cut into blocks or tiles."""
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -35,9 +36,10 @@ class Rows(NamedTuple):
         """Rows of a block: the same for forward and backward, as what one keeps the other takes block by block."""
         if BLOCK_ROWS is not None:
             return BLOCK_ROWS
-        messages, dense = bucket(self.incidence.ptr.shape[0] - 1), 0 if self.dense is None else self.dense.x.shape[1]
-        layers, width = 1 if weights.second is None else 2, self.table.shape[1] // 2
-        return best_block_rows(messages, summed, self.gathered, dense, layers, width, self.table.itemsize)
+        messages, dense = self.incidence.ptr.shape[0] - 1, 0 if self.dense is None else self.dense.x.shape[1]
+        layers, width, itemsize = 1 if weights.second is None else 2, self.table.shape[1] // 2, self.table.itemsize
+        best = best_block_rows(bucket(messages), summed, self.gathered, dense, layers, width, itemsize)
+        return even_rows(messages, best)
 
     def shape(self, weights: GatedWeights, segments: int = 0, factor_rows: int = 0) -> GatedShape:
         """What the choice of blocks and tiles depends on: messages that go to `segments` sums, or to none."""
@@ -77,6 +79,11 @@ class Rows(NamedTuple):
         return segment_sum.forward(grad_z, self.incidence.messages, self.incidence.messages_ptr)
 
 
+def even_rows(messages: int, rows: int) -> int:
+    """Rows of blocks of one size, as near to `rows` as can be: a short last one would cost as many calls as others."""
+    return max(math.ceil(messages / max(round(messages / rows), 1)), 1)
+
+
 def row_blocks(n_rows: int, size: int) -> Iterator[tuple[int, int]]:
     """(first row, last row + 1) of each block of `size` rows."""
     for lo in range(0, n_rows, size):
@@ -84,12 +91,16 @@ def row_blocks(n_rows: int, size: int) -> Iterator[tuple[int, int]]:
 
 
 def segment_blocks(ptr: Tensor, size: int) -> Iterator[tuple[int, int, int, int]]:
-    """(first segment, last + 1, first row, last row + 1) of blocks of whole segments, about `size` rows each."""
+    """(first segment, last + 1, first row, last row + 1) of blocks of whole segments, about `size` rows each.
+
+    A block ends with the last segment of which less than half is beyond a multiple of `size`.
+    """
     bounds = ptr.cpu().numpy()
-    first, n_segments = 0, len(bounds) - 1
-    while first < n_segments:
-        last = int(bounds.searchsorted(bounds[first] + size, side="right")) - 1
-        last = min(max(last, first + 1), n_segments)
+    middles = (bounds[:-1] + bounds[1:]) / 2
+    first, end = 0, float(bounds[0])
+    while first < len(middles):
+        end = max(end + size, bounds[first])
+        last = max(int(middles.searchsorted(end)), first + 1)
         if bounds[last] > bounds[first]:
             yield first, last, int(bounds[first]), int(bounds[last])
         first = last

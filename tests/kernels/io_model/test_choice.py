@@ -102,4 +102,6 @@ def test_the_ops_are_cut_up_as_chosen() -> None:
     case = make_case(700, dtype=torch.float32, lengths=[10] * 70)
     _, kept = gated_message.forward(*case, keep=memory(True))
     assert kept is not None
-    assert [saved.p.shape[0] for saved in kept] == [60] * 11 + [40]
+    sizes = [saved.p.shape[0] for saved in kept]
+    assert set(sizes) == {60, 70}  # whole segments, 64 on the average
+    assert len(sizes) == 11
