@@ -61,6 +61,8 @@ class FastCHGNet(Calculator):
                        a fraction of the time, with the errors that the model's card states.  Energies do not change
     backend            "auto": the engine, with Triton's kernels on CUDA ("triton") and plain torch on CPUs ("torch");
                        or "reference" (autograd: slow, for checking)
+    tf32               True: Triton's kernels round the factors of products to 11 bits, in a third of the products, with
+                       the errors that docs/accuracy.md states; refused where no such kernel runs, and in float64
     skin               Å; neighbours are searched again once atoms have moved half of it.  Does not change results
     deterministic      repeatable to the last bit: holds whatever the value, as sums run in a fixed order.  On CUDA
                        devices crystal embeddings, and stress with direct forces, are excepted: they repeat to rounding
@@ -83,6 +85,7 @@ class FastCHGNet(Calculator):
         dtype: str = "float32",
         forces: Forces = "conservative",
         backend: str = "auto",
+        tf32: bool = False,
         skin: float = 1.0,
         deterministic: bool = False,
         on_isolated_atoms: IsolatedPolicy = "warn",
@@ -97,6 +100,7 @@ class FastCHGNet(Calculator):
             dtype=dtype,
             forces=forces,
             backend=backend,
+            tf32=tf32,
             skin=skin,
             deterministic=deterministic,
             on_isolated_atoms=on_isolated_atoms,
@@ -132,7 +136,7 @@ class FastCHGNet(Calculator):
         backend = resolve_backend(option["backend"], device) if device else option["backend"]
         return (
             f"FastCHGNet({option['model']!r}, device={str(device or 'auto')!r}, dtype={option['dtype']!r}, "
-            f"{forces}backend={backend!r})"
+            f"{forces}backend={backend!r}{', tf32=True' if option['tf32'] else ''})"
         )
 
     @property
@@ -156,7 +160,7 @@ class FastCHGNet(Calculator):
 
     def _load_backend(self) -> Backend:
         if self._backend is None:
-            names = ("dtype", "device", "forces", "backend")
+            names = ("dtype", "device", "forces", "backend", "tf32")
             self._backend = load_backend(self._load_checkpoint(), **{name: self.parameters[name] for name in names})
             _log.info("using %r", self)
         return self._backend
@@ -226,13 +230,13 @@ class FastCHGNet(Calculator):
 
         What `ase_fastchgnet.evaluate` does; neither `results` nor the last geometry are touched.
         """
-        names = ("dtype", "device", "forces", "backend", "on_isolated_atoms")
+        names = ("dtype", "device", "forces", "backend", "tf32", "on_isolated_atoms")
         options = {name: self.parameters[name] for name in names}
         return evaluate(structures, self._load_checkpoint(), properties=properties, **options)
 
     def chunk_options(self, properties: Collection[str] = PROPERTIES) -> ChunkOptions:
         """This calculator's model and options for `evaluate_chunk`, which workers run."""
-        names = ("dtype", "device", "forces", "backend", "on_isolated_atoms")
+        names = ("dtype", "device", "forces", "backend", "tf32", "on_isolated_atoms")
         options = {name: self.parameters[name] for name in names}
         return ChunkOptions(model=self._source, gradient=not {"forces", "stress"}.isdisjoint(properties), **options)
 
@@ -324,7 +328,7 @@ def _make(kind: type[FastCHGNet], options: dict[str, Any]) -> FastCHGNet:
 
 def _check(options: dict[str, Any]) -> None:
     """Raises what can be found wrong with the options without loading anything."""
-    check_options(**{name: options[name] for name in ("dtype", "device", "forces", "backend")})
+    check_options(**{name: options[name] for name in ("dtype", "device", "forces", "backend", "tf32")})
     check_isolated_policy(options["on_isolated_atoms"])
     if not 0 <= options["skin"] < np.inf:
         raise ValueError(f"skin={options['skin']!r}: expected a length of 0 Å or more")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from .inputs import read_structure
-from .options import Device, Dtype, File, Model, Overwrite, make_calculator, out_option
+from .options import Device, Dtype, File, Model, Overwrite, Tf32, make_calculator, out_option
 from .outputs import atomic
 from .report import complain, warnings_name
 
@@ -117,6 +117,7 @@ def md(
     model: Model = "0.3.0",
     device: Device = None,
     dtype: Dtype = "float32",
+    tf32: Tf32 = False,
 ) -> None:
     """Molecular dynamics, with checkpoints to resume from.
 
@@ -144,7 +145,7 @@ def md(
         raise typer.BadParameter(f"there is no {diffusion!r} in {atoms.symbols}", param_hint="'--diffusion'")
     if diffusion is not None:
         _require_frames((steps - skip / timestep) / trajectory_interval)
-    calculator = make_calculator(model, device, dtype)
+    calculator = make_calculator(model, device, dtype, tf32=tf32)
     options = {
         "steps": steps,
         "ensemble": ensemble,

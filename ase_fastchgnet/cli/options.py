@@ -49,6 +49,15 @@ Devices = Annotated[
 Dtype = Annotated[
     Literal["float32", "float64"], typer.Option("--dtype", help="Precision of the network.", rich_help_panel=_MODEL)
 ]
+Tf32 = Annotated[
+    bool,
+    typer.Option(
+        "--tf32",
+        metavar="",
+        help="Products of factors rounded to 11 bits: faster, on GPUs only, with the errors of docs/accuracy.md.",
+        rich_help_panel=_MODEL,
+    ),
+]
 Forces = Annotated[
     Literal["conservative", "direct"],
     typer.Option(
@@ -84,6 +93,8 @@ def make_calculator(
     dtype: str,
     devices: str | None = None,
     forces: Literal["conservative", "direct"] = "conservative",
+    *,
+    tf32: bool = False,
 ) -> "FastCHGNet":
     """The calculator, its weights loaded and its device looked for: what is wrong with either is wrong usage.
 
@@ -97,10 +108,10 @@ def make_calculator(
         raise typer.BadParameter("each worker of --devices has its own; give one of the two", param_hint="'--device'")
     try:
         if devices is None:
-            load_backend(model, dtype=dtype, device=device, forces=forces)
-            return FastCHGNet(model, device=device, dtype=dtype, forces=forces)
+            load_backend(model, dtype=dtype, device=device, forces=forces, tf32=tf32)
+            return FastCHGNet(model, device=device, dtype=dtype, forces=forces, tf32=tf32)
         environments(devices_of(devices))
-        calculator = FastCHGNet(model, dtype=dtype, forces=forces)
+        calculator = FastCHGNet(model, dtype=dtype, forces=forces, tf32=tf32)
         calculator.chunk_options().for_workers(devices_of(devices))
         return calculator
     except (ValueError, OSError, RuntimeError) as error:  # torch says with RuntimeError that a device is missing

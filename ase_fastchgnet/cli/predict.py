@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import Device, Devices, Dtype, Files, Forces, Model, Overwrite, devices_of, make_calculator, out_option
+from .options import (
+    Device,
+    Devices,
+    Dtype,
+    Files,
+    Forces,
+    Model,
+    Overwrite,
+    Tf32,
+    devices_of,
+    make_calculator,
+    out_option,
+)
 from .outputs import check_free, check_suffix, suffix_of
 from .report import Report, complain
 from .results import RESULT_SUFFIXES, print_table, results_file, row_of
@@ -32,6 +44,7 @@ def predict(
     model: Model = "0.3.0",
     device: Device = None,
     dtype: Dtype = "float32",
+    tf32: Tf32 = False,
     forces: Forces = "conservative",
 ) -> None:
     """Energies, forces, stresses and magnetic moments of structures.
@@ -65,7 +78,7 @@ def predict(
                 f"{out} exists; go on with it with --resume, replace it with --overwrite, or choose another name",
                 param_hint="'--out'",
             )
-    calculator = make_calculator(model, device, dtype, devices, forces)
+    calculator = make_calculator(model, device, dtype, devices, forces, tf32=tf32)
     with Report("evaluated") as report:
         if grows:
             assert out is not None

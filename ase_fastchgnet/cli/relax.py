@@ -8,7 +8,19 @@ import typer
 
 from .destination import SUFFIXES, Put, check_file, destination, is_folder, summary_of
 from .inputs import Input, read_structures
-from .options import Device, Devices, Dtype, Files, Forces, Model, Overwrite, devices_of, make_calculator, out_option
+from .options import (
+    Device,
+    Devices,
+    Dtype,
+    Files,
+    Forces,
+    Model,
+    Overwrite,
+    Tf32,
+    devices_of,
+    make_calculator,
+    out_option,
+)
 from .outputs import atomic, check_free, check_suffix
 from .report import Report, warnings_name
 from .results import Row, print_table, results_file, row_of
@@ -62,6 +74,7 @@ def relax(
     model: Model = "0.3.0",
     device: Device = None,
     dtype: Dtype = "float32",
+    tf32: Tf32 = False,
     forces: Forces = "conservative",
 ) -> None:
     """Relax atoms and cell to the nearest minimum; many structures advance together.
@@ -90,7 +103,7 @@ def relax(
             raise typer.BadParameter(
                 f"it is for one structure, and there are {len(inputs)}", param_hint="'--trajectory'"
             )
-        calculator = make_calculator(model, device, dtype, devices, forces)
+        calculator = make_calculator(model, device, dtype, devices, forces, tf32=tf32)
         options = {
             "fmax": fmax,
             "steps": steps,

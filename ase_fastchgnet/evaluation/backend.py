@@ -85,25 +85,29 @@ def load_backend(
     device: str | None = None,
     forces: Forces = "conservative",
     backend: str = "auto",
+    tf32: bool = False,
 ) -> Backend:
     """The backend for these options; the same object as before if it is among the last few in use."""
-    check_options(dtype=dtype, device=device, forces=forces, backend=backend)
+    check_options(dtype=dtype, device=device, forces=forces, backend=backend, tf32=tf32)
     place = resolve_device(device)
-    return _load(load_weights(model, forces), DTYPES[dtype], place, forces, resolve_backend(backend, place))
+    name = resolve_backend(backend, place)
+    _check_tf32(tf32, dtype, name)
+    return _load(load_weights(model, forces), DTYPES[dtype], place, forces, name, tf32)
 
 
 @functools.lru_cache(maxsize=8)
 def _load(
-    checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device, forces: Forces, name: BackendName
+    checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device, forces: Forces, name: BackendName, tf32: bool
 ) -> Backend:
     if name == "triton":
         check_triton(device)
     if name == "reference":
         return Backend(name, checkpoint, dtype, device, ReferenceModel(checkpoint, dtype=dtype, device=str(device)))
-    return Backend(name, checkpoint, dtype, device, Engine(checkpoint, dtype=dtype, device=str(device), forces=forces))
+    engine = Engine(checkpoint, dtype=dtype, device=str(device), forces=forces, tf32=tf32)
+    return Backend(name, checkpoint, dtype, device, engine)
 
 
-def check_options(*, dtype: str, device: str | None, forces: str, backend: str) -> None:
+def check_options(*, dtype: str, device: str | None, forces: str, backend: str, tf32: bool) -> None:
     """Raises what can be found wrong with the options without loading anything."""
     if forces not in FORCES:
         raise ValueError(f"forces={forces!r} is not one of {', '.join(map(repr, FORCES))}")
@@ -114,8 +118,18 @@ def check_options(*, dtype: str, device: str | None, forces: str, backend: str) 
     if backend not in BACKENDS:
         raise ValueError(f"backend={backend!r} is not one of {', '.join(map(repr, BACKENDS))}")
     place = requested_device(device)
-    if place is not None:
-        resolve_backend(backend, place)
+    _check_tf32(tf32, dtype, backend if place is None else resolve_backend(backend, place))
+
+
+def _check_tf32(tf32: bool, dtype: str, backend: str) -> None:
+    """ValueError if no product could be made in TF32."""
+    if tf32 and dtype != "float32":
+        raise ValueError(f"tf32=True rounds products of float32 numbers, and dtype is {dtype!r}; leave one of them out")
+    if tf32 and backend not in ("auto", "triton"):
+        raise ValueError(
+            f"tf32=True is for Triton's kernels, and backend {backend!r} has none; use a CUDA device with "
+            "backend='auto', or leave tf32 out"
+        )
 
 
 def resolve_backend(backend: str, device: torch.device) -> BackendName:

@@ -15,7 +15,7 @@ from ase import Atoms
 from ase_fastchgnet.graph import GraphBatch, neighbor_cache
 from ase_fastchgnet.model.checkpoint import Checkpoint, is_released
 
-from .backend import Backend, load_backend, resolve_device
+from .backend import Backend, check_options, load_backend, resolve_device
 from .evaluator import batches, evaluate_batch
 from .isolated import IsolatedGuard, IsolatedPolicy
 from .prediction import Prediction
@@ -38,6 +38,7 @@ class Options(NamedTuple):
     device: str | None
     forces: Forces
     backend: str
+    tf32: bool
     on_isolated_atoms: IsolatedPolicy
     gradient: bool  # forces and stress too
 
@@ -46,19 +47,20 @@ class Options(NamedTuple):
         checkpoint = load_weights(self.model, self.forces)
         kind = ", energies only" if not self.gradient else ", direct forces" if self.forces == "direct" else ""
         name = checkpoint.name if is_released(checkpoint.name) else f"{checkpoint.name} {checkpoint.sha256[:12]}"
-        return f"{name}, {self.dtype}{kind}"
+        return f"{name}, {'tf32' if self.tf32 else self.dtype}{kind}"
 
     def for_workers(self, devices: object) -> "Options":
         """The same for processes on `devices`: the model by its name or path, the device the one that each has.
 
-        PicklingError if the model has neither; ValueError if there is a device here already, and `devices` names some;
-        RuntimeError if one of those is not there.
+        PicklingError if the model has neither; ValueError if there is a device here already, and `devices` names some,
+        or if one of those cannot do what the options ask for; RuntimeError if one is not there.
         """
         if self.device is not None and devices is not None and not isinstance(devices, int):
             raise ValueError(f"the calculator has device={self.device!r}, and devices={devices!r}: give one of them")
         if isinstance(devices, list | tuple):
             for name in devices:
                 resolve_device(name)
+                check_options(dtype=self.dtype, device=name, forces=self.forces, backend=self.backend, tf32=self.tf32)
         return self._replace(model=portable_name(self.model))
 
 
@@ -75,7 +77,7 @@ class ChunkResult(NamedTuple):
 def evaluate_chunk(options: Options, items: Sequence[Item]) -> ChunkResult:
     """Predictions for all items; what is wrong with one is the outcome of that one."""
     start = time.perf_counter()
-    backend = _backend(options.model, options.dtype, options.device, options.forces, options.backend)
+    backend = _backend(options.model, options.dtype, options.device, options.forces, options.backend, options.tf32)
     outcomes: dict[int, Prediction | str] = {}
     graphs: dict[int, GraphBatch] = {}
     with warnings.catch_warnings(record=True) as noticed:
@@ -102,6 +104,8 @@ def evaluate_chunk(options: Options, items: Sequence[Item]) -> ChunkResult:
 
 
 @functools.lru_cache(maxsize=4)
-def _backend(model: str | Checkpoint, dtype: str, device: str | None, forces: Forces, backend: str) -> Backend:
+def _backend(
+    model: str | Checkpoint, dtype: str, device: str | None, forces: Forces, backend: str, tf32: bool
+) -> Backend:
     """Once in a process, not once a chunk."""
-    return load_backend(model, dtype=dtype, device=device, forces=forces, backend=backend)
+    return load_backend(model, dtype=dtype, device=device, forces=forces, backend=backend, tf32=tf32)

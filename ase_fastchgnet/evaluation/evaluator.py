@@ -33,6 +33,7 @@ def evaluate(
     dtype: str = "float32",
     forces: Forces = "conservative",
     backend: str = "auto",
+    tf32: bool = False,
     on_isolated_atoms: IsolatedPolicy = "warn",
     batch_size: int | None = None,
 ) -> list[Prediction]:
@@ -40,14 +41,14 @@ def evaluate(
 
     `model` is a released name, a path or a Checkpoint.  Energies and magnetic moments come from the forward pass, so
     they are always there; forces and stress come together, if `properties` names either: as exact derivatives, or with
-    `forces="direct"` as the readout predicts them.  A batch holds consecutive structures, as many as keep memory
-    bounded and at most `batch_size`; its make-up does not change the results beyond rounding.  A structure that cannot
-    be evaluated raises an error that starts with "system" and its index: ValueError, or StructureTooLargeError (a
-    MemoryError).  A batch that does not fit into memory is halved.
+    `forces="direct"` as the readout predicts them.  `tf32` is that of `FastCHGNet`.  A batch holds consecutive
+    structures, as many as keep memory bounded and at most `batch_size`; its make-up does not change the results beyond
+    rounding.  A structure that cannot be evaluated raises an error that starts with "system" and its index: ValueError,
+    or StructureTooLargeError (a MemoryError).  A batch that does not fit into memory is halved.
     """
     _check_arguments(structures, properties, batch_size)
     check_isolated_policy(on_isolated_atoms)
-    loaded = load_backend(model, dtype=dtype, device=device, forces=forces, backend=backend)
+    loaded = load_backend(model, dtype=dtype, device=device, forces=forces, backend=backend, tf32=tf32)
     gradient = not {"forces", "stress"}.isdisjoint(properties)
     graphs = _graphs(structures, loaded, on_isolated_atoms)
     predictions: list[Prediction] = []

@@ -128,7 +128,8 @@ def name_of(calculator: Calculator) -> str:
     options = calculator.todict()
     if "model_sha256" in options:  # FastCHGNet, or one that speaks for it
         direct = " direct" if options["forces"] == "direct" else ""
-        return f"FastCHGNet {options['model_sha256']} {options['dtype']}{direct}"
+        dtype = "tf32" if options["tf32"] else options["dtype"]
+        return f"FastCHGNet {options['model_sha256']} {dtype}{direct}"
     return type(calculator).__name__
 
 

@@ -1,7 +1,8 @@
 """What kernels do with tiles that they have loaded: products, σ, SiLU and LayerNorm, each with its derivative below it.
 
-NATIVE is false in Triton's interpreter, which knows no assembly, and in float64. SPLIT is true for products of float32
-numbers that keep 21 bits or more on units which multiply 11 (TF32): each is a high part and the rest.
+NATIVE is false in Triton's interpreter, which knows no assembly, and in float64. PARTS is how many numbers of 11 bits
+(TF32) stand for a factor of float32, for the units that multiply those: 2, a high part and the rest, keep 21 bits or
+more of it in three products; 1, the high part, is one product. It is 0 in float64, which has units of its own.
 """
 
 import triton
@@ -18,23 +19,26 @@ def high(x):
 
 
 @triton.jit
-def product(a, b, total, SPLIT: tl.constexpr):
-    """total + a b. Split, the product of both rests is left out: 2⁻²² of |a| |b|."""
-    if not SPLIT:
+def product(a, b, total, PARTS: tl.constexpr):
+    """total + a b. Of two parts, the product of both rests is left out: 2⁻²² of |a| |b|; of one, 2⁻¹⁰ at most."""
+    if PARTS == 0:
         return tl.dot(a, b, total, out_dtype=total.dtype)
     a_high, b_high = high(a), high(b)
-    total = tl.dot(a - a_high, b_high, total)
-    total = tl.dot(a_high, b - b_high, total)
+    if PARTS == 2:
+        total = tl.dot(a - a_high, b_high, total)
+        total = tl.dot(a_high, b - b_high, total)
     return tl.dot(a_high, b_high, total)
 
 
 @triton.jit
-def sum_of_chosen(chosen, b, total, SPLIT: tl.constexpr):
+def sum_of_chosen(chosen, b, total, PARTS: tl.constexpr):
     """total + a b of a matrix a of zeros and ones, which are TF32 numbers."""
-    if not SPLIT:
+    if PARTS == 0:
         return tl.dot(chosen, b, total, out_dtype=total.dtype)
     b_high = high(b)
-    return tl.dot(chosen, b_high, tl.dot(chosen, b - b_high, total))
+    if PARTS == 2:
+        total = tl.dot(chosen, b - b_high, total)
+    return tl.dot(chosen, b_high, total)
 
 
 @triton.jit

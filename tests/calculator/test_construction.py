@@ -1,5 +1,6 @@
 """The constructor: checks, side effects, device, what it shows of itself."""
 
+import copy
 import json
 import subprocess
 import sys
@@ -54,6 +55,14 @@ def test_importing_is_light_and_constructing_prints_nothing_and_loads_nothing() 
         ({"forces": "direct", "backend": "reference"}, ValueError, "has no direct forces"),
         ({"forces": "exact"}, ValueError, "forces='exact' is not one of 'conservative', 'direct'"),
         ({"backend": "triton", "device": "cpu"}, ValueError, "does not run on 'cpu'; use 'auto'"),
+        ({"tf32": True, "dtype": "float64"}, ValueError, "tf32=True rounds products of float32 .* dtype is 'float64'"),
+        (
+            {"tf32": True, "device": "cpu"},
+            ValueError,
+            "tf32=True is for Triton's kernels, and backend 'torch' has none",
+        ),
+        ({"tf32": True, "backend": "reference"}, ValueError, "backend 'reference' has none; use a CUDA device"),
+        ({"tf32": True, "backend": "torch"}, ValueError, "backend 'torch' has none"),
         ({"backend": "jax"}, ValueError, "backend='jax' is not one of"),
         ({"device": "gpu"}, ValueError, "device='gpu' is not a device; use 'cpu', 'cuda' or 'cuda:N'"),
         ({"device": "cuda:first"}, ValueError, "is not a device"),
@@ -97,6 +106,22 @@ def test_a_device_that_is_not_there_is_named_at_first_use(monkeypatch: pytest.Mo
     monkeypatch.setenv("FASTCHGNET_DEVICE", "cuda:3")
     with pytest.raises(RuntimeError, match="device 'cuda:3' is not available"):
         FastCHGNet().get_potential_energy(salt)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_tf32_without_a_device_is_refused_once_there_turns_out_to_be_no_gpu(salt: Atoms) -> None:
+    calc = FastCHGNet(tf32=True)
+    with pytest.raises(ValueError, match=r"backend 'torch' has none; use a CUDA device"):
+        calc.get_potential_energy(salt)
+
+
+def test_tf32_is_shown() -> None:
+    calc = FastCHGNet(tf32=True, device="cuda")
+    assert repr(calc) == "FastCHGNet('0.3.0', device='cuda', dtype='float32', backend='triton', tf32=True)"
+    assert calc.todict()["tf32"]
+    assert calc.chunk_options().describe() == "0.3.0, tf32"
+    assert copy.copy(calc).parameters == calc.parameters
+    assert "tf32" not in repr(FastCHGNet())
 
 
 def test_repr_shows_model_device_dtype_and_backend(salt: Atoms) -> None:

@@ -14,7 +14,7 @@ from fastchgnet_kernels.segment_sum import kernel as segment_sum
 from tests.kernels.compiling import compiled
 
 ROWS, SEGMENTS, WARPS, _ = DEFAULT_TILE
-MLP = {"D": 64, "F_PADDED": 16, "NORM": True, "SPLIT": True, "NATIVE": True, "ROWS": ROWS}
+MLP = {"D": 64, "F_PADDED": 16, "NORM": True, "PARTS": 2, "NATIVE": True, "ROWS": ROWS}
 EDGES = {**MLP, "K": 3, "F": 0, "LAYERS": 2}
 ANGLES = {**MLP, "K": 2, "F": 64, "F_PADDED": 64, "LAYERS": 2}
 UPDATES = {**MLP, "K": 2, "F": 64, "F_PADDED": 64, "LAYERS": 1}

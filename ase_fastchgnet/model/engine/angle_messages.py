@@ -97,7 +97,7 @@ def _rows(inputs: AngleInputs, index: GraphIndex, w: AngleWeights) -> Rows:
     torch.index_select(centers, 0, index.short_center, out=table[: 2 * n_short])
     table[: 2 * n_short].view(n_short, 2, -1).add_((inputs.short @ w.receiving)[:, None])
     torch.mm(inputs.short, w.sending, out=table[2 * n_short :])
-    return Rows(table, index.angle_rows, Dense(inputs.angles, w.angle))
+    return Rows(table, index.angle_rows, Dense(inputs.angles, w.angle), w.tf32)
 
 
 def _table_backward(grad_table: Tensor, index: GraphIndex, w: AngleWeights, grad: AngleInputs) -> None:

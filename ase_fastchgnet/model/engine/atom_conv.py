@@ -31,7 +31,7 @@ def forward(
     """atoms + out(Σ_edges message), (atoms, 64)."""
     table = _table(atoms, short, bonds, index, w)
     message, kept = gated_message.forward(
-        Rows(table, index.edge_rows, None),
+        Rows(table, index.edge_rows, None, w.tf32),
         w.gated,
         Weighting(bonds.weight, index.edge_bond),
         index.edge_segments,
@@ -63,7 +63,7 @@ def backward(
     table = _table(saved.atoms, saved.short, bonds, index, w) if saved.table is None else saved.table
     grad_table, grad_weight = gated_message.backward(
         grad_updated @ w.out.T,
-        Rows(table, index.edge_rows, None),
+        Rows(table, index.edge_rows, None, w.tf32),
         w.gated,
         Weighting(bonds.weight, index.edge_bond),
         index.edge_segments,

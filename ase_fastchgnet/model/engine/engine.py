@@ -66,6 +66,7 @@ class Engine:
         dtype: torch.dtype = torch.float32,
         device: str = "cpu",
         forces: Literal["conservative", "direct"] = "conservative",
+        tf32: bool = False,
     ) -> None:
         if forces == "direct" and not checkpoint.config.direct_readout:
             raise ValueError(f"model {checkpoint.name!r} has no weights for direct forces")
@@ -73,7 +74,7 @@ class Engine:
         self.forces = forces
         self.dtype = dtype
         self.device = device
-        self.weights = pack(checkpoint, dtype, device)
+        self.weights = pack(checkpoint, dtype, device, tf32=tf32)
         self._last_index: tuple[GraphBatch, GraphIndex] | None = None
 
     def evaluate(self, graph: GraphBatch, *, gradient: bool = True) -> ModelOutput:

@@ -25,6 +25,7 @@ class AtomConvWeights:
     gated: GatedWeights
     out: Tensor  # (64, 64)
     out_bias: Tensor | None  # (64,)
+    tf32: bool = False  # as in `gated_message.Rows`
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ class AngleWeights:
     center: Tensor  # (64, 128)
     bias: Tensor  # (128,)
     gated: GatedWeights
+    tf32: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +70,8 @@ class EngineWeights:
     direct_readout: DirectReadout | None
 
 
-def pack(checkpoint: Checkpoint, dtype: torch.dtype, device: str) -> EngineWeights:
-    """The weights of `checkpoint` ready for the engine."""
+def pack(checkpoint: Checkpoint, dtype: torch.dtype, device: str, *, tf32: bool = False) -> EngineWeights:
+    """The weights of `checkpoint` ready for the engine, and for kernels that multiply with 11 bits if `tf32`."""
     p = checkpoint.parameters.to(dtype=torch.float64, device=device)
 
     def cast(x: Tensor) -> Tensor:
@@ -85,13 +87,15 @@ def pack(checkpoint: Checkpoint, dtype: torch.dtype, device: str) -> EngineWeigh
         atom_weights=cast(p.atom_weights.T),
         bond_weights=cast(p.bond_weights.T),
         angle_embedding=cast(p.angle_embedding.T),
-        atom_convs=tuple(_atom_conv(p, block, dtype) for block in range(len(p.atom_convs))),
+        atom_convs=tuple(_atom_conv(p, block, dtype, tf32) for block in range(len(p.atom_convs))),
         bond_convs=tuple(
-            BondConvWeights(_angle_weights(conv.mlp, p, block, dtype), cast(conv.out.weight.T), _bias(conv.out, dtype))
+            BondConvWeights(
+                _angle_weights(conv.mlp, p, block, dtype, tf32), cast(conv.out.weight.T), _bias(conv.out, dtype)
+            )
             for block, conv in enumerate(p.bond_convs)
         ),
         angle_updates=tuple(
-            _angle_weights(update.mlp, p, block, dtype) for block, update in enumerate(p.angle_updates[:-1])
+            _angle_weights(update.mlp, p, block, dtype, tf32) for block, update in enumerate(p.angle_updates[:-1])
         ),
         parallel_updates=checkpoint.config.parallel_updates,
         magmom=cast(p.site_wise.weight.T),
@@ -103,7 +107,7 @@ def pack(checkpoint: Checkpoint, dtype: torch.dtype, device: str) -> EngineWeigh
     )
 
 
-def _atom_conv(p: Parameters, block: int, dtype: torch.dtype) -> AtomConvWeights:
+def _atom_conv(p: Parameters, block: int, dtype: torch.dtype, tf32: bool) -> AtomConvWeights:
     conv = p.atom_convs[block]
     weight, bias = _pack_first(conv.mlp)
     center, bond, neighbor = weight.split(weight.shape[0] // 3)
@@ -121,10 +125,11 @@ def _atom_conv(p: Parameters, block: int, dtype: torch.dtype) -> AtomConvWeights
         gated=_gated(conv.mlp, dtype),
         out=conv.out.weight.T.to(dtype).contiguous(),
         out_bias=_bias(conv.out, dtype),
+        tf32=tf32,
     )
 
 
-def _angle_weights(mlp: GatedMLP, p: Parameters, block: int, dtype: torch.dtype) -> AngleWeights:
+def _angle_weights(mlp: GatedMLP, p: Parameters, block: int, dtype: torch.dtype, tf32: bool) -> AngleWeights:
     weight, bias = _pack_first(mlp)
     receiving, sending, angle, center = weight.split(weight.shape[0] // 4)
     if block == 0:
@@ -136,6 +141,7 @@ def _angle_weights(mlp: GatedMLP, p: Parameters, block: int, dtype: torch.dtype)
         center=center.to(dtype).contiguous(),
         bias=bias.to(dtype),
         gated=_gated(mlp, dtype),
+        tf32=tf32,
     )
 
 

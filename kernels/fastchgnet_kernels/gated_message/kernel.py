@@ -29,7 +29,7 @@ def message_forward_kernel(
     out,  # (segments, D)
     n_segments,
     K: tl.constexpr, D: tl.constexpr, F: tl.constexpr, F_PADDED: tl.constexpr,
-    LAYERS: tl.constexpr, NORM: tl.constexpr, SPLIT: tl.constexpr, NATIVE: tl.constexpr,
+    LAYERS: tl.constexpr, NORM: tl.constexpr, PARTS: tl.constexpr, NATIVE: tl.constexpr,
     SEGMENTS: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     """This program sums the messages of SEGMENTS segments."""
@@ -42,13 +42,13 @@ def message_forward_kernel(
         live = message < stop
         p, _, _, _, _, _, _ = gated(
             table, rows, x, x_weight, second, second_bias, scale, shift, message, live,
-            K, D, F, F_PADDED, LAYERS, NORM, SPLIT, NATIVE,
+            K, D, F, F_PADDED, LAYERS, NORM, PARTS, NATIVE,
         )  # fmt: skip
         row = tl.load(weight_row + message, live, 0).to(tl.int64)
         p *= tl.load(weight + row[:, None] * D + column[None, :], live[:, None], 0.0)
         where = tl.load(segment + message, live, -1) - first
         ones = (where[None, :] == slot[:, None]).to(p.dtype)
-        total = sum_of_chosen(ones, p, total, SPLIT)
+        total = sum_of_chosen(ones, p, total, PARTS)
     mine = (slot < SEGMENTS) & (first + slot < n_segments)
     tl.store(out + (first + slot)[:, None].to(tl.int64) * D + column[None, :], total, mine[:, None])
 
@@ -62,7 +62,7 @@ def message_backward_kernel(
     grad_weight,  # (messages, D)
     n_messages,
     K: tl.constexpr, D: tl.constexpr, F: tl.constexpr, F_PADDED: tl.constexpr,
-    LAYERS: tl.constexpr, NORM: tl.constexpr, SPLIT: tl.constexpr, NATIVE: tl.constexpr,
+    LAYERS: tl.constexpr, NORM: tl.constexpr, PARTS: tl.constexpr, NATIVE: tl.constexpr,
     ROWS: tl.constexpr,
 ):  # fmt: skip
     """This program computes the gradients of ROWS messages."""
@@ -71,7 +71,7 @@ def message_backward_kernel(
     column = tl.arange(0, D)
     p, sigma_a, sigma_b, y_core, r_core, y_gate, r_gate = gated(
         table, rows, x, x_weight, second, second_bias, scale, shift, message, live,
-        K, D, F, F_PADDED, LAYERS, NORM, SPLIT, NATIVE,
+        K, D, F, F_PADDED, LAYERS, NORM, PARTS, NATIVE,
     )  # fmt: skip
     owner = tl.load(segment + message, live, 0).to(tl.int64)
     grad = tl.load(grad_out + owner[:, None] * D + column[None, :], live[:, None], 0.0)
@@ -82,7 +82,7 @@ def message_backward_kernel(
     gated_grad(
         grad, p, sigma_a, sigma_b, y_core, r_core, y_gate, r_gate,
         table, rows, x, x_weight, second, scale, message, live, grad_z,
-        K, D, F, F_PADDED, LAYERS, NORM, SPLIT, NATIVE,
+        K, D, F, F_PADDED, LAYERS, NORM, PARTS, NATIVE,
     )  # fmt: skip
 
 
@@ -138,6 +138,6 @@ def shape(rows: Rows, weights: GatedWeights) -> dict[str, Any]:
         "F_PADDED": max(16, triton.next_power_of_2(n_features)),
         "LAYERS": 1 if weights.second is None else 2,
         "NORM": weights.scale is not None,
-        "SPLIT": table.dtype == torch.float32,
+        "PARTS": 0 if table.dtype == torch.float64 else 1 if rows.tf32 else 2,
         "NATIVE": table.dtype == torch.float32 and not INTERPRETED,
     }

@@ -26,6 +26,7 @@ class Rows(NamedTuple):
     table: Tensor  # (T, 2D)
     incidence: Incidence
     dense: Dense | None
+    tf32: bool = False  # kernels round the factors of float32 products to 11 bits; plain torch has no such products
 
     @property
     def gathered(self) -> int:

@@ -13,7 +13,7 @@ from fastchgnet_kernels._tiles import product, sigmoid, silu_grad, standardise, 
 @triton.jit
 def pre_activation(
     table, rows, x, x_weight, message, live, half,
-    K: tl.constexpr, D: tl.constexpr, F: tl.constexpr, F_PADDED: tl.constexpr, SPLIT: tl.constexpr,
+    K: tl.constexpr, D: tl.constexpr, F: tl.constexpr, F_PADDED: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
     """z = Σ_k table[rows[m, k]] (+ x_m W) of one half, (messages of the tile, D)."""
     column = half * D + tl.arange(0, D)
@@ -27,14 +27,14 @@ def pre_activation(
         inside = feature < F
         features = tl.load(x + message[:, None] * F + feature[None, :], live[:, None] & inside[None, :], 0.0)
         weight = tl.load(x_weight + feature[:, None] * (2 * D) + column[None, :], inside[:, None], 0.0)
-        z = product(features, weight, z, SPLIT)
+        z = product(features, weight, z, PARTS)
     return z
 
 
 @triton.jit
 def normed(
     z, second, second_bias, scale, shift, half,
-    D: tl.constexpr, LAYERS: tl.constexpr, NORM: tl.constexpr, SPLIT: tl.constexpr, NATIVE: tl.constexpr,
+    D: tl.constexpr, LAYERS: tl.constexpr, NORM: tl.constexpr, PARTS: tl.constexpr, NATIVE: tl.constexpr,
 ):  # fmt: skip
     """LN(y) of one half (rows, D), ŷ and rstd (rows,); without a norm ŷ is y, and rstd of no meaning."""
     column = tl.arange(0, D)
@@ -43,7 +43,7 @@ def normed(
         weight = tl.load(second + half * D * D + column[:, None] * D + column[None, :])
         h = z * sigmoid(z, NATIVE)
         bias = tl.load(second_bias + half * D + column)[None, :]
-        y = product(h, weight, tl.broadcast_to(bias, z.shape), SPLIT)
+        y = product(h, weight, tl.broadcast_to(bias, z.shape), PARTS)
     rstd = tl.sum(z, 1)
     out = y
     if NORM:
@@ -55,7 +55,7 @@ def normed(
 @triton.jit
 def normed_grad(
     grad, z, y, rstd, second, scale, half,
-    D: tl.constexpr, LAYERS: tl.constexpr, NORM: tl.constexpr, SPLIT: tl.constexpr, NATIVE: tl.constexpr,
+    D: tl.constexpr, LAYERS: tl.constexpr, NORM: tl.constexpr, PARTS: tl.constexpr, NATIVE: tl.constexpr,
 ):  # fmt: skip
     """grad_z of one half (rows, D), from the gradient of LN(y)."""
     column = tl.arange(0, D)
@@ -63,7 +63,7 @@ def normed_grad(
         grad = standardise_grad(grad * tl.load(scale + half * D + column)[None, :], y, rstd, D)
     if LAYERS == 2:
         transposed = tl.load(second + half * D * D + column[None, :] * D + column[:, None])
-        grad = product(grad, transposed, tl.zeros_like(z), SPLIT)
+        grad = product(grad, transposed, tl.zeros_like(z), PARTS)
         grad = grad * silu_grad(z, sigmoid(z, NATIVE))
     return grad
 
@@ -72,14 +72,14 @@ def normed_grad(
 def gated(
     table, rows, x, x_weight, second, second_bias, scale, shift, message, live,
     K: tl.constexpr, D: tl.constexpr, F: tl.constexpr, F_PADDED: tl.constexpr,
-    LAYERS: tl.constexpr, NORM: tl.constexpr, SPLIT: tl.constexpr, NATIVE: tl.constexpr,
+    LAYERS: tl.constexpr, NORM: tl.constexpr, PARTS: tl.constexpr, NATIVE: tl.constexpr,
 ):  # fmt: skip
     """p = silu(a) σ(b), a and b the LN(y) of core and gate; σ(a), σ(b), and ŷ and rstd of either half."""
-    z = pre_activation(table, rows, x, x_weight, message, live, 0, K, D, F, F_PADDED, SPLIT)
-    a, y_core, r_core = normed(z, second, second_bias, scale, shift, 0, D, LAYERS, NORM, SPLIT, NATIVE)
+    z = pre_activation(table, rows, x, x_weight, message, live, 0, K, D, F, F_PADDED, PARTS)
+    a, y_core, r_core = normed(z, second, second_bias, scale, shift, 0, D, LAYERS, NORM, PARTS, NATIVE)
     tl.debug_barrier()  # or the loads of this half are begun during the other one, and registers run out
-    z = pre_activation(table, rows, x, x_weight, message, live, 1, K, D, F, F_PADDED, SPLIT)
-    b, y_gate, r_gate = normed(z, second, second_bias, scale, shift, 1, D, LAYERS, NORM, SPLIT, NATIVE)
+    z = pre_activation(table, rows, x, x_weight, message, live, 1, K, D, F, F_PADDED, PARTS)
+    b, y_gate, r_gate = normed(z, second, second_bias, scale, shift, 1, D, LAYERS, NORM, PARTS, NATIVE)
     sigma_a, sigma_b = sigmoid(a, NATIVE), sigmoid(b, NATIVE)
     return a * sigma_a * sigma_b, sigma_a, sigma_b, y_core, r_core, y_gate, r_gate
 
@@ -90,16 +90,16 @@ def gated_grad(
     table, rows, x, x_weight, second, scale, message, live,
     grad_z,  # (messages, 2D), written to
     K: tl.constexpr, D: tl.constexpr, F: tl.constexpr, F_PADDED: tl.constexpr,
-    LAYERS: tl.constexpr, NORM: tl.constexpr, SPLIT: tl.constexpr, NATIVE: tl.constexpr,
+    LAYERS: tl.constexpr, NORM: tl.constexpr, PARTS: tl.constexpr, NATIVE: tl.constexpr,
 ):  # fmt: skip
     """From the gradient of p: ∂p/∂a = σ(b) silu'(a) = p + σ(a) (σ(b) - p), ∂p/∂b = p (1 - σ(b))."""
     grad_a, grad_b = grad * (p + sigma_a * (sigma_b - p)), grad * p * (1.0 - sigma_b)
     at = grad_z + message[:, None].to(tl.int64) * (2 * D) + tl.arange(0, D)[None, :]
     tl.debug_barrier()
-    z = pre_activation(table, rows, x, x_weight, message, live, 0, K, D, F, F_PADDED, SPLIT)
-    core = normed_grad(grad_a, z, y_core, r_core, second, scale, 0, D, LAYERS, NORM, SPLIT, NATIVE)
+    z = pre_activation(table, rows, x, x_weight, message, live, 0, K, D, F, F_PADDED, PARTS)
+    core = normed_grad(grad_a, z, y_core, r_core, second, scale, 0, D, LAYERS, NORM, PARTS, NATIVE)
     tl.store(at, core, live[:, None])
     tl.debug_barrier()
-    z = pre_activation(table, rows, x, x_weight, message, live, 1, K, D, F, F_PADDED, SPLIT)
-    other = normed_grad(grad_b, z, y_gate, r_gate, second, scale, 1, D, LAYERS, NORM, SPLIT, NATIVE)
+    z = pre_activation(table, rows, x, x_weight, message, live, 1, K, D, F, F_PADDED, PARTS)
+    other = normed_grad(grad_b, z, y_gate, r_gate, second, scale, 1, D, LAYERS, NORM, PARTS, NATIVE)
     tl.store(at + D, other, live[:, None])

@@ -17,7 +17,7 @@ def update_forward_kernel(
     out,  # (messages, D), added to
     n_messages,
     K: tl.constexpr, D: tl.constexpr, F: tl.constexpr, F_PADDED: tl.constexpr,
-    LAYERS: tl.constexpr, NORM: tl.constexpr, SPLIT: tl.constexpr, NATIVE: tl.constexpr,
+    LAYERS: tl.constexpr, NORM: tl.constexpr, PARTS: tl.constexpr, NATIVE: tl.constexpr,
     ROWS: tl.constexpr,
 ):  # fmt: skip
     """This program updates ROWS messages."""
@@ -25,7 +25,7 @@ def update_forward_kernel(
     live = message < n_messages
     p, _, _, _, _, _, _ = gated(
         table, rows, x, x_weight, second, second_bias, scale, shift, message, live,
-        K, D, F, F_PADDED, LAYERS, NORM, SPLIT, NATIVE,
+        K, D, F, F_PADDED, LAYERS, NORM, PARTS, NATIVE,
     )  # fmt: skip
     at = out + message[:, None].to(tl.int64) * D + tl.arange(0, D)[None, :]
     tl.store(at, tl.load(at, live[:, None], 0.0) + p, live[:, None])
@@ -38,7 +38,7 @@ def update_backward_kernel(
     grad_z,  # (messages, 2D)
     n_messages,
     K: tl.constexpr, D: tl.constexpr, F: tl.constexpr, F_PADDED: tl.constexpr,
-    LAYERS: tl.constexpr, NORM: tl.constexpr, SPLIT: tl.constexpr, NATIVE: tl.constexpr,
+    LAYERS: tl.constexpr, NORM: tl.constexpr, PARTS: tl.constexpr, NATIVE: tl.constexpr,
     ROWS: tl.constexpr,
 ):  # fmt: skip
     """This program computes the gradients of ROWS messages."""
@@ -46,13 +46,13 @@ def update_backward_kernel(
     live = message < n_messages
     p, sigma_a, sigma_b, y_core, r_core, y_gate, r_gate = gated(
         table, rows, x, x_weight, second, second_bias, scale, shift, message, live,
-        K, D, F, F_PADDED, LAYERS, NORM, SPLIT, NATIVE,
+        K, D, F, F_PADDED, LAYERS, NORM, PARTS, NATIVE,
     )  # fmt: skip
     grad = tl.load(grad_out + message[:, None].to(tl.int64) * D + tl.arange(0, D)[None, :], live[:, None], 0.0)
     gated_grad(
         grad, p, sigma_a, sigma_b, y_core, r_core, y_gate, r_gate,
         table, rows, x, x_weight, second, scale, message, live, grad_z,
-        K, D, F, F_PADDED, LAYERS, NORM, SPLIT, NATIVE,
+        K, D, F, F_PADDED, LAYERS, NORM, PARTS, NATIVE,
     )  # fmt: skip
 
 

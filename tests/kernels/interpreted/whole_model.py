@@ -5,6 +5,7 @@ import torch
 from ase import Atoms
 from ase.build import bulk
 
+from ase_fastchgnet import FastCHGNet
 from ase_fastchgnet.graph import Cutoffs, DeviceNeighborCache, build_batch
 from ase_fastchgnet.graph.device_pairing import Sizes
 from ase_fastchgnet.graph.fixed_graph import FixedGraph, capacity_for
@@ -43,6 +44,16 @@ def test_energies_forces_and_virials_are_those_of_the_reference() -> None:
         ours, theirs = getattr(found, name), getattr(exact, name)
         assert theirs.abs().max() > 100 * budget
         assert (ours - theirs).abs().max() < budget, name
+
+
+def test_tf32_of_the_calculator_reaches_the_kernels() -> None:
+    salt, checkpoint = crystals()[0], load_checkpoint("0.3.0")
+    graph = build_batch([salt], Cutoffs(checkpoint.config.atom_cutoff, checkpoint.config.bond_cutoff))
+    energy = float(Engine(checkpoint, tf32=True).forward(graph).output.atom_energies.sum())
+    exact = float(ReferenceModel(checkpoint, dtype=torch.float64).forward(graph).output.atom_energies.sum())
+    assert FastCHGNet(tf32=True, device="cpu").get_potential_energy(salt) == energy
+    # More than float32 may err in the test above, and 2^13 times what it does err, 1e-7 eV, at most.
+    assert 6e-6 < abs(energy - exact) < 1e-3
 
 
 def test_a_graph_of_fixed_size_gives_the_same_whatever_memory_holds(poisoned_memory: PoisonedMemory) -> None:
