@@ -17,6 +17,7 @@ from torch import Tensor
 from fastchgnet_kernels._trigonometry import PI, cosine, reduced, sine
 
 ROWS = 128  # bonds per program
+COLUMNS = {torch.float32: 32, torch.float64: 8}  # frequencies at a time; registers hold no more
 WARPS = 4
 
 
@@ -35,17 +36,16 @@ def envelope(x, EXPONENT: tl.constexpr):
 
 
 @triton.jit
-def phases(r, frequencies, bond, live, k, filled, CUTOFF: tl.constexpr):
-    """r (rows,) float64; phases f_k r/c (rows, K) reduced to one turn; f (K,)."""
-    length = tl.load(r + bond, live, CUTOFF).to(tl.float64)
+def phases(length, frequencies, k, filled, CUTOFF: tl.constexpr):
+    """Phases f_k r/c of lengths r (rows,) float64, (rows, columns), reduced to one turn; f (columns,)."""
     f = tl.load(frequencies + k, filled, 0.0)
     t, odd = reduced((length / (CUTOFF * PI))[:, None] * f.to(tl.float64)[None, :])
-    return length, t.to(f.dtype), odd, f
+    return t.to(f.dtype), odd, f
 
 
 @triton.jit
 def slope_tile(length, t, odd, f, CUTOFF: tl.constexpr, EXPONENT: tl.constexpr, NORM: tl.constexpr):
-    """b_k'(r) = √(2/c)/r · [f/c cos(f x) u + sin(f x) (u'/c - u/r)], (rows, K)."""
+    """b_k'(r) = √(2/c)/r · [f/c cos(f x) u + sin(f x) (u'/c - u/r)], (rows, columns)."""
     u, slope = envelope(length / CUTOFF, EXPONENT)
     scale = NORM / length
     by_cosine = (scale * u / CUTOFF).to(f.dtype)[:, None] * f[None, :]
@@ -59,30 +59,38 @@ def bond_basis_kernel(
     frequencies,  # (K,)
     out,  # (bonds, K)
     n_bonds,
-    K: tl.constexpr, K_PADDED: tl.constexpr, CUTOFF: tl.constexpr, EXPONENT: tl.constexpr, NORM: tl.constexpr,
+    K: tl.constexpr, COLUMNS: tl.constexpr, CUTOFF: tl.constexpr, EXPONENT: tl.constexpr, NORM: tl.constexpr,
     ROWS: tl.constexpr,
 ):  # fmt: skip
     """This program computes b_k of ROWS bonds."""
-    bond, k = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.arange(0, K_PADDED)
-    live, filled = bond < n_bonds, k < K
-    length, t, odd, f = phases(r, frequencies, bond, live, k, filled, CUTOFF)
-    u, _ = envelope(length / CUTOFF, EXPONENT)
-    basis = sine(t, odd) * (NORM * u / length).to(f.dtype)[:, None]
-    tl.store(out + bond[:, None].to(tl.int64) * K + k[None, :], basis, live[:, None] & filled[None, :])
+    bond = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    live = bond < n_bonds
+    length = tl.load(r + bond, live, CUTOFF).to(tl.float64)
+    for first in range(0, K, COLUMNS):
+        k = first + tl.arange(0, COLUMNS)
+        filled = k < K
+        t, odd, f = phases(length, frequencies, k, filled, CUTOFF)
+        u, _ = envelope(length / CUTOFF, EXPONENT)
+        basis = sine(t, odd) * (NORM * u / length).to(f.dtype)[:, None]
+        tl.store(out + bond[:, None].to(tl.int64) * K + k[None, :], basis, live[:, None] & filled[None, :])
 
 
 @triton.jit
 def bond_basis_slope_kernel(
     r, frequencies, out, n_bonds,
-    K: tl.constexpr, K_PADDED: tl.constexpr, CUTOFF: tl.constexpr, EXPONENT: tl.constexpr, NORM: tl.constexpr,
+    K: tl.constexpr, COLUMNS: tl.constexpr, CUTOFF: tl.constexpr, EXPONENT: tl.constexpr, NORM: tl.constexpr,
     ROWS: tl.constexpr,
 ):  # fmt: skip
     """This program computes b_k' of ROWS bonds."""
-    bond, k = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.arange(0, K_PADDED)
-    live, filled = bond < n_bonds, k < K
-    length, t, odd, f = phases(r, frequencies, bond, live, k, filled, CUTOFF)
-    slope = slope_tile(length, t, odd, f, CUTOFF, EXPONENT, NORM)
-    tl.store(out + bond[:, None].to(tl.int64) * K + k[None, :], slope, live[:, None] & filled[None, :])
+    bond = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    live = bond < n_bonds
+    length = tl.load(r + bond, live, CUTOFF).to(tl.float64)
+    for first in range(0, K, COLUMNS):
+        k = first + tl.arange(0, COLUMNS)
+        filled = k < K
+        t, odd, f = phases(length, frequencies, k, filled, CUTOFF)
+        slope = slope_tile(length, t, odd, f, CUTOFF, EXPONENT, NORM)
+        tl.store(out + bond[:, None].to(tl.int64) * K + k[None, :], slope, live[:, None] & filled[None, :])
 
 
 @triton.jit
@@ -91,17 +99,22 @@ def bond_basis_backward_kernel(
     grad_basis,  # (bonds, K)
     grad_r,  # (bonds,) float64
     n_bonds,
-    K: tl.constexpr, K_PADDED: tl.constexpr, CUTOFF: tl.constexpr, EXPONENT: tl.constexpr, NORM: tl.constexpr,
+    K: tl.constexpr, COLUMNS: tl.constexpr, CUTOFF: tl.constexpr, EXPONENT: tl.constexpr, NORM: tl.constexpr,
     ROWS: tl.constexpr,
 ):  # fmt: skip
     """This program computes Σ_k grad_k b_k' of ROWS bonds."""
-    bond, k = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.arange(0, K_PADDED)
-    live, filled = bond < n_bonds, k < K
-    at = bond[:, None].to(tl.int64) * K + k[None, :]
-    grad = tl.load(grad_basis + at, live[:, None] & filled[None, :], 0.0)
-    length, t, odd, f = phases(r, frequencies, bond, live, k, filled, CUTOFF)
-    slope = slope_tile(length, t, odd, f, CUTOFF, EXPONENT, NORM)
-    tl.store(grad_r + bond, tl.sum(grad * slope, 1).to(tl.float64), live)
+    bond = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    live = bond < n_bonds
+    length = tl.load(r + bond, live, CUTOFF).to(tl.float64)
+    total = tl.zeros((ROWS, COLUMNS), grad_basis.dtype.element_ty)
+    for first in range(0, K, COLUMNS):
+        k = first + tl.arange(0, COLUMNS)
+        filled = k < K
+        at = bond[:, None].to(tl.int64) * K + k[None, :]
+        grad = tl.load(grad_basis + at, live[:, None] & filled[None, :], 0.0)
+        t, odd, f = phases(length, frequencies, k, filled, CUTOFF)
+        total += grad * slope_tile(length, t, odd, f, CUTOFF, EXPONENT, NORM)
+    tl.store(grad_r + bond, tl.sum(total, 1).to(tl.float64), live)
 
 
 def forward(r: Tensor, frequencies: Tensor, cutoff: float, exponent: int) -> Tensor:
@@ -136,7 +149,7 @@ def launch(r: Tensor, frequencies: Tensor, cutoff: float, exponent: int) -> tupl
     k = frequencies.shape[0]
     return (triton.cdiv(r.shape[0], ROWS),), {
         "K": k,
-        "K_PADDED": triton.next_power_of_2(k),
+        "COLUMNS": min(triton.next_power_of_2(k), COLUMNS[frequencies.dtype]),
         "CUTOFF": float(cutoff),
         "EXPONENT": exponent,
         "NORM": math.sqrt(2 / cutoff),
