@@ -22,23 +22,27 @@ def high(x):
 def product(a, b, total, PARTS: tl.constexpr):
     """total + a b. Of two parts, the product of both rests is left out: 2⁻²² of |a| |b|; of one, 2⁻¹⁰ at most."""
     if PARTS == 0:
-        return tl.dot(a, b, total, out_dtype=total.dtype)
-    a_high, b_high = high(a), high(b)
-    if PARTS == 2:
-        total = tl.dot(a - a_high, b_high, total)
-        total = tl.dot(a_high, b - b_high, total)
-    return tl.dot(a_high, b_high, total)
+        total = tl.dot(a, b, total, out_dtype=total.dtype)
+    else:  # not after a return above, which does not keep Triton from compiling what follows
+        a_high, b_high = high(a), high(b)
+        if PARTS == 2:
+            total = tl.dot(a - a_high, b_high, total)
+            total = tl.dot(a_high, b - b_high, total)
+        total = tl.dot(a_high, b_high, total)
+    return total
 
 
 @triton.jit
 def sum_of_chosen(chosen, b, total, PARTS: tl.constexpr):
     """total + a b of a matrix a of zeros and ones, which are TF32 numbers."""
     if PARTS == 0:
-        return tl.dot(chosen, b, total, out_dtype=total.dtype)
-    b_high = high(b)
-    if PARTS == 2:
-        total = tl.dot(chosen, b - b_high, total)
-    return tl.dot(chosen, b_high, total)
+        total = tl.dot(chosen, b, total, out_dtype=total.dtype)
+    else:
+        b_high = high(b)
+        if PARTS == 2:
+            total = tl.dot(chosen, b - b_high, total)
+        total = tl.dot(chosen, b_high, total)
+    return total
 
 
 @triton.jit
