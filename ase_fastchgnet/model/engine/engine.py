@@ -3,7 +3,7 @@
 Forces and virial come from one adjoint: with g_b = ∂E/∂r_b of every bond vector, both are sums of g_b.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import torch
@@ -46,7 +46,10 @@ class Tape:
     atom_convs: list[AtomConvSaved]
     angle_blocks: list[AngleBlockSaved]  # none where there is no angle
     energy: readout.EnergySaved
-    angles: Tensor  # (angles, 64) after the last block
+
+    def copy(self) -> "Tape":
+        """For the adjoint, which drops the layers one by one when it is done with them."""
+        return replace(self, atom_convs=[*self.atom_convs], angle_blocks=[*self.angle_blocks])
 
 
 class InternalGradients(NamedTuple):
@@ -83,7 +86,7 @@ class Engine:
             return self.forward(graph).output
         # This tape does not leave here, so what it keeps may lie in memory that the next evaluation uses again.
         tape = self._forward(graph, _Keeper(KEEP_BYTES if self.forces == "conservative" else 0))
-        forces, virial = self.backward(tape)
+        forces, virial = self._backward(tape)
         return tape.output._replace(forces=forces, virial=virial)
 
     def forward(self, graph: GraphBatch) -> Tape:
@@ -130,39 +133,54 @@ class Engine:
         )
         return Tape(
             output, graph, index, geometry, bonds, short_basis, short_weight, first_angles,
-            atom_convs, angle_blocks, energy_saved, angles @ w.angle_embedding if angles is first_angles else angles,
+            atom_convs, angle_blocks, energy_saved,
         )  # fmt: skip
 
     @torch.inference_mode()
     def backward(self, tape: Tape) -> tuple[Tensor, Tensor]:
         """Forces (atoms, 3) = -∂E/∂positions and virials (systems, 3, 3) = ∂E/∂strain, exact or by the readout."""
-        if self.forces == "direct":
-            return self._read_out(tape)
-        grad = self.derivatives(tape)
-        grad_unit = angle_basis.backward_theta(grad.theta, tape.geometry.short_unit, tape.index.angle_edges)
-        return edge_geometry.backward(tape.graph, tape.geometry, grad.length, grad_unit)
+        return self._backward(tape.copy())
 
     @torch.inference_mode()
     def derivatives(self, tape: Tape) -> InternalGradients:
         """The adjoint: derivatives of the energy with respect to bond lengths and angles, float64."""
+        return self._derivatives(tape.copy())
+
+    @torch.inference_mode()
+    def _backward(self, tape: Tape) -> tuple[Tensor, Tensor]:
+        if self.forces == "direct":
+            return self._read_out(tape)
+        grad = self._derivatives(tape)
+        grad_unit = angle_basis.backward_theta(grad.theta, tape.geometry.short_unit, tape.index.angle_edges)
+        return edge_geometry.backward(tape.graph, tape.geometry, grad.length, grad_unit)
+
+    @torch.inference_mode()
+    def _derivatives(self, tape: Tape) -> InternalGradients:
+        """The adjoint; a layer is dropped from the tape as soon as it is done with, so that its memory is free."""
         w, index = self.weights, tape.index
         grad_bonds = BondInputs(torch.zeros_like(tape.bonds.basis), torch.zeros_like(tape.bonds.weight))
         grad_short_weight = torch.zeros_like(tape.short_weight)
         grad_atoms = readout.energies_backward(tape.energy, w.readout_norm, w.readout)
         grad_short = torch.zeros_like(tape.atom_convs[0].short)
-        grad_angles = torch.zeros_like(angle_block.angles_read_last(tape.angle_blocks, tape.angle_basis))
+        grad_angles = None
         for block in reversed(range(len(w.atom_convs))):
             if block < len(tape.angle_blocks):
+                saved = tape.angle_blocks.pop()
+                if grad_angles is None:
+                    grad_angles = torch.zeros_like(saved.bonds.inputs.angles)
                 grad_angles = angle_block.backward(
-                    AngleInputs(grad_atoms, grad_short, grad_angles), tape.angle_blocks[block],
+                    AngleInputs(grad_atoms, grad_short, grad_angles), saved,
                     tape.short_weight, index, w, block, grad_weight=grad_short_weight,
                 )  # fmt: skip
+                del saved
             through = atom_conv.backward(
-                grad_atoms, tape.atom_convs[block], tape.bonds, index, w.atom_convs[block],
+                grad_atoms, tape.atom_convs.pop(), tape.bonds, index, w.atom_convs[block],
                 grad_bonds=grad_bonds, atoms_needed=block > 0,
             )  # fmt: skip
             grad_short.add_(through.short)
             grad_atoms = grad_atoms if through.atoms is None else through.atoms
+        if grad_angles is None:
+            grad_angles = torch.zeros_like(tape.angle_basis)
         return self._internal_gradients(tape, grad_bonds, grad_short, grad_short_weight, grad_angles)
 
     def _read_out(self, tape: Tape) -> tuple[Tensor, Tensor]:
@@ -177,12 +195,13 @@ class Engine:
         w, config, geometry = self.weights, self.config, tape.geometry
         exponent = config.envelope_exponent
         slope = bond_basis.slope(geometry.length, w.atom_frequencies, config.atom_cutoff, exponent)
+        angles = angle_block.angles_read_last(tape.angle_blocks, tape.angle_basis)
         short_envelope, _ = bond_basis.envelope(geometry.short_length / config.bond_cutoff, exponent)
         return direct_readout.Features(
             atoms=torch.cat([*(saved.atoms for saved in tape.atom_convs), tape.energy.atoms], 1),
             sensitivity=readout.energies_backward(tape.energy, w.readout_norm, w.readout),
             short=torch.cat([saved.short for saved in tape.atom_convs], 1),
-            angles=tape.angles,
+            angles=angles @ w.angle_embedding if angles is tape.angle_basis else angles,
             basis=torch.cat([tape.bonds.basis, slope], 1),
             short_basis=tape.short_basis,
             short_envelope=short_envelope[:, None].to(self.dtype),

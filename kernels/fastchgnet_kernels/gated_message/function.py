@@ -83,14 +83,44 @@ def backward(
     kept: Kept | None,
 ) -> MessageGradients:
     """With g = grad_out[segment of m]: grad_w = Σ g p_m and grad_p = g ⊙ w; then back through the MLP."""
-    if runs_kernels(rows.table.device):
-        from fastchgnet_kernels.gated_message import kernel
+    compute = _by_kernel if runs_kernels(rows.table.device) else _by_blocks
+    grad_z, grad_w = compute(grad_out, rows, weights, weighting, segments, grad_x, kept)
+    users = weighting.incidence  # both gathers are transposed
+    grad_weight = segment_sum.forward(grad_w, users.messages, users.messages_ptr)
+    del grad_w  # the largest but one of all arrays here, not to be there together with the next
+    return MessageGradients(rows.grad_table(grad_z), grad_weight)
 
-        weight, weight_rows = weighting.table, weighting.incidence.rows
-        tile = rows.tile(weights, segments.ptr.shape[0] - 1, weight.shape[0])
-        grad_z, grad_w = kernel.backward(grad_out, rows, weights, weight, weight_rows, segments.of_message, tile)
-        rows.block_backward(grad_z, 0, grad_z.shape[0], grad_x)
-        return _gathered(rows, weighting, grad_z, grad_w)
+
+def _by_kernel(
+    grad_out: Tensor,
+    rows: Rows,
+    weights: GatedWeights,
+    weighting: Weighting,
+    segments: Segments,
+    grad_x: Tensor | None,
+    kept: Kept | None,
+) -> tuple[Tensor, Tensor]:
+    """grad_z (messages, 2D) and the gradient of every message's weight (messages, D)."""
+    from fastchgnet_kernels.gated_message import kernel
+
+    del kept  # kernels keep nothing
+    weight, weight_rows = weighting.table, weighting.incidence.rows
+    tile = rows.tile(weights, segments.ptr.shape[0] - 1, weight.shape[0])
+    grad_z, grad_w = kernel.backward(grad_out, rows, weights, weight, weight_rows, segments.of_message, tile)
+    rows.block_backward(grad_z, 0, grad_z.shape[0], grad_x)
+    return grad_z, grad_w
+
+
+def _by_blocks(
+    grad_out: Tensor,
+    rows: Rows,
+    weights: GatedWeights,
+    weighting: Weighting,
+    segments: Segments,
+    grad_x: Tensor | None,
+    kept: Kept | None,
+) -> tuple[Tensor, Tensor]:
+    """The same."""
     n, d = segments.of_message.shape[0], grad_out.shape[1]
     temporary = thread_scratch()
     grad_z = temporary("grad z", n, rows.table.shape[1], grad_out)
@@ -104,10 +134,4 @@ def backward(
         grad.mul_(weighting.block(lo, hi, temporary))
         reference.backward(grad, saved, weights, temporary, grad_z[lo:hi])
         rows.block_backward(grad_z, lo, hi, grad_x)
-    return _gathered(rows, weighting, grad_z, grad_w)
-
-
-def _gathered(rows: Rows, weighting: Weighting, grad_z: Tensor, grad_w: Tensor) -> MessageGradients:
-    """Both gathers transposed."""
-    users = weighting.incidence
-    return MessageGradients(rows.grad_table(grad_z), segment_sum.forward(grad_w, users.messages, users.messages_ptr))
+    return grad_z, grad_w
