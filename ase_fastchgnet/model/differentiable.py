@@ -135,7 +135,7 @@ def _atom_conv(atoms: Dual, short: Dual, basis: Dual, weight: Dual, index: Graph
     far = _linear(basis, w.far_bond)
     if w.far_shift is not None:
         far = far._replace(value=far.value + index.has_angles[:, None] * w.far_shift)
-    near, rows = _linear(short, w.bond), index.short_bonds.long()
+    near, rows = _linear(short, w.bond), index.short_bonds
     bonds = _pair(far, near, lambda x, y: x.index_copy(0, rows, y))
     table = _stack(_linear(atoms, w.center, w.bias), _linear(atoms, w.neighbor), bonds)
     to = Structure(index.edge_rows, index.edge_bond, index.edge_segments)

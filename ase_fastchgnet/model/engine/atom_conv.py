@@ -73,7 +73,7 @@ def backward(
     grad_bonds.weight.add_(grad_weight)
     grad_bond = grad_table[2 * n_atoms :]
     grad_short = grad_bond.index_select(0, index.short_bonds) @ w.bond.T
-    grad_bond.index_fill_(0, index.short_bonds.long(), 0)  # a short bond speaks by its features, not by its length
+    grad_bond.index_fill_(0, index.short_bonds, 0)  # a short bond speaks by its features, not by its length
     grad_bonds.basis.addmm_(grad_bond, w.far_bond.T)
     if not atoms_needed:
         return AtomConvGradients(None, grad_short)
@@ -92,5 +92,5 @@ def _table(atoms: Tensor, short: Tensor, bonds: BondInputs, index: GraphIndex, w
     torch.mm(bonds.basis, w.far_bond, out=bond_rows)
     if w.far_shift is not None:
         bond_rows.add_(index.has_angles[:, None] * w.far_shift)
-    bond_rows.index_copy_(0, index.short_bonds.long(), short @ w.bond)
+    bond_rows.index_copy_(0, index.short_bonds, short @ w.bond)
     return table

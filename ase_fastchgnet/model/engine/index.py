@@ -24,7 +24,7 @@ class GraphIndex(NamedTuple):
     angle_edges: Tensor  # (angles, 2) receiving and sending short edge
     angle_mirror: Tensor  # (angles,) the angle with the two edges exchanged
     # Short edges
-    short_bonds: Tensor  # (short,)
+    short_bonds: Tensor  # (short,) int64, as torch wants it to write by
     short_center: Tensor  # (2 short,) the atom a short edge leaves
     short_of_center: Incidence  # atoms ← short edges, the sum transposed to `short_center`
     has_angles: Tensor  # (bonds,) bool: whether the bond's system has an angle at all
@@ -71,7 +71,7 @@ def build_index(graph: GraphBatch) -> GraphIndex:
         angle_segments=Segments(graph.angle_ptr, angle_edges[:, 0].div(2, rounding_mode="floor")),
         angle_edges=angle_edges,
         angle_mirror=mirror,
-        short_bonds=graph.short_bonds,
+        short_bonds=graph.short_bonds.long(),
         short_center=short_center,
         short_of_center=Incidence(short_center, arange(2 * n_short + 1), in_edge_order, center_ptr),
         has_angles=_has_angles(graph),
