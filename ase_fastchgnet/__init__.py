@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ase_fastchgnet.calculator import FastCHGNet as FastCHGNet
     from ase_fastchgnet.evaluation import Prediction as Prediction
+    from ase_fastchgnet.evaluation import estimate_memory as estimate_memory
     from ase_fastchgnet.evaluation import evaluate as evaluate
     from ase_fastchgnet.model.checkpoint import load_checkpoint as load_checkpoint
     from ase_fastchgnet.model.checkpoint import save_checkpoint as save_checkpoint
@@ -69,6 +70,7 @@ __all__ = [
     "diffusion",
     "elastic",
     "eos",
+    "estimate_memory",
     "evaluate",
     "evaluate_many",
     "finetune",
@@ -107,6 +109,7 @@ _HOME = {
     "diffusion": "ase_fastchgnet.workflows.transport",
     "elastic": "ase_fastchgnet.workflows.elasticity",
     "eos": "ase_fastchgnet.workflows.equation_of_state",
+    "estimate_memory": "ase_fastchgnet.evaluation",
     "evaluate": "ase_fastchgnet.evaluation",
     "evaluate_many": "ase_fastchgnet.workflows.screening",
     "finetune": "ase_fastchgnet.training.run",

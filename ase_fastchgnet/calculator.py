@@ -27,7 +27,7 @@ from ase_fastchgnet.evaluation.backend import (
 )
 from ase_fastchgnet.evaluation.captured import CapturedStep, Evaluated, captured_step
 from ase_fastchgnet.evaluation.chunk import Options as ChunkOptions
-from ase_fastchgnet.evaluation.evaluator import PROPERTIES, evaluate
+from ase_fastchgnet.evaluation.evaluator import PROPERTIES, evaluate, is_out_of_memory, structure_too_large
 from ase_fastchgnet.evaluation.isolated import IsolatedGuard, IsolatedPolicy, check_isolated_policy
 from ase_fastchgnet.evaluation.moving import MovingBatch
 from ase_fastchgnet.evaluation.prediction import Array, Prediction, predictions_of
@@ -220,7 +220,15 @@ class FastCHGNet(Calculator):
         elif wanted & set(self.implemented_properties) <= self.results.keys():
             return
 
-        found = self._evaluate(atoms, gradient=bool(wanted & {"forces", "stress"}))
+        try:
+            found = self._evaluate(atoms, gradient=bool(wanted & {"forces", "stress"}))
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            found = None
+        if found is None:  # the handler is left, and with it what its frames had in memory
+            self.reset()
+            raise structure_too_large(atoms, self._load_backend(), self.parameters["skin"])
         self.results = found.prediction.results()
         self._embeddings = (found.site_embeddings, found.crystal_embeddings)
         self.atoms = Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)

@@ -5,6 +5,7 @@ Not called `evaluate`: importing a subpackage of that name would replace the fun
 
 from .backend import load_backend
 from .evaluator import evaluate
+from .memory import estimate_memory
 from .prediction import Prediction
 
-__all__ = ["Prediction", "evaluate", "load_backend"]
+__all__ = ["Prediction", "estimate_memory", "evaluate", "load_backend"]

@@ -16,7 +16,7 @@ from ase_fastchgnet.graph import GraphBatch, neighbor_cache
 from ase_fastchgnet.model.checkpoint import Checkpoint, is_released
 
 from .backend import Backend, check_options, load_backend, resolve_device
-from .evaluator import batches, evaluate_batch
+from .evaluator import batches, evaluate_batch, graph_too_large
 from .isolated import IsolatedGuard, IsolatedPolicy
 from .prediction import Prediction
 from .source import Forces, load_weights, portable_name
@@ -89,9 +89,9 @@ def evaluate_chunk(options: Options, items: Sequence[Item]) -> ChunkResult:
                 IsolatedGuard(options.on_isolated_atoms, backend.cutoffs.atom).check(graph, item.index)
                 graphs[item.index] = graph
             except (ValueError, MemoryError) as error:
-                outcomes[item.index] = (str(error) or "not enough memory for its graph").removeprefix(
-                    f"system {item.index}: "
-                )
+                if isinstance(error, MemoryError):
+                    error = graph_too_large(error, item.atoms, backend)
+                outcomes[item.index] = str(error).removeprefix(f"system {item.index}: ")
     found = (p for batch in batches(iter(graphs.values())) for p in evaluate_batch(batch, backend, options.gradient))
     for index, prediction in zip(graphs, found, strict=True):
         outcomes[index] = str(prediction) if isinstance(prediction, MemoryError) else prediction

@@ -10,6 +10,7 @@ from ase_fastchgnet.graph import GraphBatch, concatenate, neighbor_cache
 
 from .backend import Backend, load_backend
 from .isolated import IsolatedGuard, IsolatedPolicy, check_isolated_policy
+from .memory import what_fits
 from .prediction import Prediction, predictions_of
 from .source import Forces, ModelSource
 
@@ -17,6 +18,9 @@ _log = logging.getLogger(__name__)
 
 PROPERTIES = ("energy", "forces", "stress", "magmoms")
 BATCH_ROWS = 20_000  # edges + angles in one batch: some 50 MB on a CPU, where larger batches are no faster
+
+
+REMEDY = "use a smaller cell, float32, or a device with more memory"
 
 
 class StructureTooLargeError(MemoryError):
@@ -71,23 +75,36 @@ def evaluate_batch(
         graph = concatenate(graphs, backend.device)
         return [*predictions_of(graph, backend.evaluate(graph) if gradient else backend.forward(graph).output)]
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
     if len(graphs) == 1:
-        return [_too_large(graphs[0], backend.device)]
+        return [too_large(graphs[0], backend)]
     _log.info("%d structures do not fit into memory together: two batches", len(graphs))
     half = len(graphs) // 2
     return [p for part in (graphs[:half], graphs[half:]) for p in evaluate_batch(part, backend, gradient)]
 
 
-def _too_large(graph: GraphBatch, device: torch.device) -> StructureTooLargeError:
+def too_large(graph: GraphBatch, backend: Backend) -> StructureTooLargeError:
+    """Says what of `graph` would fit."""
     return StructureTooLargeError(
         f"{graph.n_atoms} atoms, {graph.n_edges} edges and {graph.n_angles} angles do not fit into the memory of "
-        f"{device}; use a smaller cell, float32, or a device with more memory"
+        f"{backend.device}{what_fits(graph, backend)}; {REMEDY}"
     )
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def structure_too_large(atoms: Atoms, backend: Backend, skin: float) -> StructureTooLargeError:
+    """The same of a structure that may have no graph."""
+    return StructureTooLargeError(
+        f"{len(atoms)} atoms do not fit into the memory of {backend.device}{what_fits(atoms, backend, skin)}; {REMEDY}"
+    )
+
+
+def graph_too_large(error: MemoryError, atoms: Atoms, backend: Backend, skin: float = 0.0) -> StructureTooLargeError:
+    """The error of a cache that could not make the graph of `atoms`, and what would fit."""
+    return StructureTooLargeError((str(error) or "not enough memory for the graph") + what_fits(atoms, backend, skin))
+
+
+def is_out_of_memory(error: Exception) -> bool:
     """CUDA has a type for it; on a CPU torch raises a RuntimeError that only its text tells from others."""
     kinds = (MemoryError, torch.OutOfMemoryError)
     return isinstance(error, kinds) or "can't allocate memory" in str(error)
@@ -115,7 +132,7 @@ def _graphs(structures: Iterable[Atoms], backend: Backend, policy: IsolatedPolic
             cache = neighbor_cache(backend.cutoffs, device=backend.device, among_others=atoms)
             graph = cache.graph(atoms, index)
         except MemoryError as error:
-            raise StructureTooLargeError(str(error) or f"system {index}: not enough memory for its graph") from error
+            raise graph_too_large(error, atoms, backend) from error
         IsolatedGuard(policy, backend.cutoffs.atom).check(graph, index)
         yield graph
 

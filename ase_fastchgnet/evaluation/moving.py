@@ -8,7 +8,7 @@ from ase import Atoms
 from ase_fastchgnet.graph import AnyCache, GraphBatch, neighbor_cache
 
 from .backend import Backend
-from .evaluator import StructureTooLargeError, batches, evaluate_batch
+from .evaluator import StructureTooLargeError, batches, evaluate_batch, graph_too_large
 from .isolated import IsolatedGuard, IsolatedPolicy
 from .prediction import Prediction
 
@@ -40,7 +40,7 @@ class MovingBatch:
             except ValueError as error:
                 found[number] = error
             except MemoryError as error:
-                found[number] = StructureTooLargeError(str(error))
+                found[number] = graph_too_large(error, atoms, self.backend, self._skin)
         predictions = [p for batch in batches(iter(graphs.values())) for p in evaluate_batch(batch, self.backend, True)]
         found.update(zip(graphs, predictions, strict=True))
         return {number: found[number] for number in structures}

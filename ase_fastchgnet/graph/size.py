@@ -11,6 +11,7 @@ from ase import Atoms
 from vesin import NeighborList
 
 from .neighbors import Cutoffs, search_box
+from .skin import MARGIN
 from .validate import check_search_cost, complete_lattice, read_geometry
 
 SURFACE = 3.0  # Å; how far the matter of atoms next to a vacuum is taken to reach into it, both sides together
@@ -31,21 +32,46 @@ class Size(NamedTuple):
         return cls(*np.sum([(0, 0, 0, 0), *sizes], axis=0).tolist())
 
 
+class RowCounts(NamedTuple):
+    """Of one structure, as far as memory depends on them; there are two edges to a bond."""
+
+    atoms: int
+    candidates: int  # pairs of atoms closer than the atom cut-off and the skin, and skin.MARGIN
+    bonds: int
+    short: int
+    angles: int
+
+
 def size_of(atoms: Atoms, cutoffs: Cutoffs, system: int = 0) -> Size:
     """The numbers of edges and angles of `atoms`: distances are counted, nothing is sorted, paired or kept.
 
     ValueError for what cannot be evaluated; errors name it `system`.  (Atoms on one spot are not noticed.)
     """
+    rows = count_rows(atoms, cutoffs, system=system)
+    return Size(1, rows.atoms, 2 * rows.bonds, rows.angles)
+
+
+def count_rows(atoms: Atoms, cutoffs: Cutoffs, skin: float = 0.0, *, system: int = 0) -> RowCounts:
+    """All numbers that the memory for `atoms` depends on, as in `size_of`."""
     geometry = read_geometry(atoms, system)
-    box, radius = search_box(geometry.positions, complete_lattice(geometry, system), geometry.pbc, cutoffs.atom)
+    within = cutoffs.atom + skin + MARGIN
+    box, radius = search_box(geometry.positions, complete_lattice(geometry, system), geometry.pbc, within)
     check_search_cost(box, len(geometry.positions), radius, system)
-    search = NeighborList(cutoff=radius, full_list=True, n_threads=torch.get_num_threads())
-    center, image, distance = search.compute(geometry.positions, box, True, "iSd", copy=False)
-    real = distance < cutoffs.atom
+    search = NeighborList(cutoff=radius, full_list=False, n_threads=torch.get_num_threads())
+    i, j, image, distance = search.compute(geometry.positions, box, True, "ijSd", copy=False)
+    real = distance < within
     if not geometry.pbc.all():
         real &= ~image[:, ~geometry.pbc].any(axis=1)
-    short = np.bincount(center[real & (distance < cutoffs.bond)].astype(np.int64), minlength=1)
-    return Size(1, len(geometry.positions), int(real.sum()), int((short * (short - 1)).sum()))
+    is_short = real & (distance < cutoffs.bond)
+    ends = np.concatenate([i[is_short], j[is_short]]).astype(np.int64)
+    degree = np.bincount(ends, minlength=1)
+    return RowCounts(
+        atoms=len(geometry.positions),
+        candidates=int(real.sum()),
+        bonds=int((real & (distance < cutoffs.atom)).sum()),
+        short=len(ends) // 2,
+        angles=int((degree * (degree - 1)).sum()),
+    )
 
 
 def expected_size(atoms: Atoms, cutoffs: Cutoffs) -> Size:

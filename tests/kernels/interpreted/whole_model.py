@@ -1,22 +1,27 @@
 """The whole model with every op done by its kernel, in Triton's interpreter, against exact results in float64."""
 
+import gc
+
 import pytest
 import torch
 from ase import Atoms
-from ase.build import bulk
+from ase.build import bulk, molecule
 
-from ase_fastchgnet import FastCHGNet
+from ase_fastchgnet import FastCHGNet, estimate_memory
 from ase_fastchgnet.graph import Cutoffs, DeviceNeighborCache, build_batch
 from ase_fastchgnet.graph.device_pairing import Sizes
 from ase_fastchgnet.graph.fixed_graph import FixedGraph, capacity_for
 from ase_fastchgnet.graph.validate import read_geometry
 from ase_fastchgnet.model.checkpoint import load_checkpoint
 from ase_fastchgnet.model.engine import Engine
+from ase_fastchgnet.model.engine.memory import weight_bytes
 from ase_fastchgnet.model.output import ModelOutput
 from ase_fastchgnet.model.reference import ReferenceModel
 from fastchgnet_kernels._launch import INTERPRETED
 from tests.closeness import assert_equal_to_rounding
 from tests.conftest import PoisonedMemory
+from tests.live_memory import LiveMemory
+from tests.model.test_engine_state import tensors_of
 
 # Pre-activations reach ±600. Beyond 128 a power of two is infinite in float32 and the sigmoid 0: as it should be, but
 # the numpy behind the interpreter says so.
@@ -54,6 +59,22 @@ def test_tf32_of_the_calculator_reaches_the_kernels() -> None:
     assert FastCHGNet(tf32=True, device="cpu").get_potential_energy(salt) == energy
     # More than float32 may err in the test above, and 2^13 times what it does err, 1e-7 eV, at most.
     assert 6e-6 < abs(energy - exact) < 1e-3
+
+
+def test_memory_is_what_is_estimated() -> None:
+    """Without the weights, which are most of it here."""
+    atoms, checkpoint = molecule("CH4"), load_checkpoint("0.3.0")
+    engine = Engine(checkpoint)
+    gc.freeze()  # what is there already need not be looked through again and again
+    live = LiveMemory(tensors_of(engine.weights), collect=True)
+    weights = live.now
+    with live:
+        graph = DeviceNeighborCache(Cutoffs(checkpoint.config.atom_cutoff, checkpoint.config.bond_cutoff)).graph(atoms)
+        assert graph.n_angles > graph.n_edges > 10
+        engine.evaluate(graph)
+    gc.unfreeze()
+    expected = estimate_memory(atoms, device="cpu") - weight_bytes(checkpoint, 4)
+    assert 0.95 * (live.peak - weights) < expected < 1.2 * (live.peak - weights)
 
 
 def test_a_graph_of_fixed_size_gives_the_same_whatever_memory_holds(poisoned_memory: PoisonedMemory) -> None:
