@@ -16,11 +16,14 @@ PACKAGES = ("torch", "numpy", "ase", "ase_fastchgnet", "chgnet")
 FLAGS = ("avx2", "fma", "avx512f", "avx512_bf16", "amx_tile")  # what decides how fast a CPU kernel can be
 
 
-def write_result(name: str, rows: Sequence[Mapping[str, Any]]) -> Path:
-    """Write `rows` with their circumstances to results/<name>.json; an older file of that name is replaced."""
+def write_result(name: str, rows: Sequence[Mapping[str, Any]], **more: Any) -> Path:
+    """Write `rows` with their circumstances to results/<name>.json; an older file of that name is replaced.
+
+    `more` is of the circumstances that only this benchmark has.
+    """
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps({"name": name, **circumstances(), "rows": list(rows)}, indent=1) + "\n")
+    path.write_text(json.dumps({"name": name, **circumstances(), **more, "rows": list(rows)}, indent=1) + "\n")
     return path
 
 

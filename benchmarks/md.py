@@ -9,73 +9,23 @@ the column "all", where both are asked for at every step.
 """
 
 import argparse
-import gc
-import statistics
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from ase import Atoms, units
-from ase.calculators.calculator import Calculator
-from ase.md.velocitydistribution import thermalize_momenta
-from ase.md.verlet import VelocityVerlet
+from ase import Atoms
 from rich.console import Console
 from rich.table import Table
 
 from ase_fastchgnet import FastCHGNet
 from ase_fastchgnet.graph import Cutoffs, build_batch
 from benchmarks._report import write_result
+from benchmarks._trajectory import Trajectory, begin, ratio
 from benchmarks.stock import stock_calculator
 from benchmarks.systems import SYSTEMS, chosen
 
 QUICK = ("LiMnO2-8", "Si-64", "LiMnO2-64")
 FULL = tuple(name for name in SYSTEMS if name != "LiMnO2-4096")  # stock would need 60 GB
-WARM_UP = 2  # steps
-
-
-@dataclass
-class Trajectory:
-    """NVE dynamics of one calculator, and the time of its steps."""
-
-    dynamics: VelocityVerlet
-    first_call: float  # s: making the calculator and the first energy and forces, libraries imported
-    steps_per_sample: int
-    samples: list[float] = field(default_factory=list)  # s per step
-
-    def sample(self) -> None:
-        gc.collect()
-        start = time.perf_counter()
-        self.dynamics.run(self.steps_per_sample)
-        self.samples.append((time.perf_counter() - start) / self.steps_per_sample)
-
-    @property
-    def median_ms(self) -> float:
-        return 1e3 * statistics.median(self.samples)
-
-    @property
-    def min_ms(self) -> float:
-        return 1e3 * min(self.samples)
-
-
-def begin(atoms: Atoms, make: Callable[[], Calculator], seconds: float, *, everything: bool = False) -> Trajectory:
-    """Start at 300 K, warm up, and choose how many steps fill a sample of `seconds`."""
-    atoms = atoms.copy()
-    thermalize_momenta(atoms, temperature_K=300, rng=np.random.default_rng(1))
-    start = time.perf_counter()
-    atoms.calc = make()
-    atoms.get_forces()
-    first_call = time.perf_counter() - start
-    dynamics = VelocityVerlet(atoms, timestep=1 * units.fs)
-    if everything:
-        dynamics.attach(lambda: (atoms.get_stress(), atoms.get_magnetic_moments()))
-    dynamics.run(WARM_UP)
-    start = time.perf_counter()
-    dynamics.run(1)
-    once = time.perf_counter() - start
-    return Trajectory(dynamics, first_call, max(1, round(seconds / once)))
 
 
 def measure(name: str, atoms: Atoms, repeat: int, seconds: float) -> dict[str, Any]:
@@ -111,11 +61,6 @@ def measure(name: str, atoms: Atoms, repeat: int, seconds: float) -> dict[str, A
             "stock": milliseconds(stock),
         },
     }
-
-
-def ratio(slow: Trajectory, fast: Trajectory) -> float:
-    """Median of the ratios of samples taken one after the other."""
-    return statistics.median(s / f for s, f in zip(slow.samples, fast.samples, strict=True))
 
 
 def milliseconds(trajectory: Trajectory) -> list[float]:
