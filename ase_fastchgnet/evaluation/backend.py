@@ -107,7 +107,7 @@ def _load(
     return Backend(name, checkpoint, dtype, device, engine)
 
 
-def check_options(*, dtype: str, device: str | None, forces: str, backend: str, tf32: bool) -> None:
+def check_options(*, dtype: str, device: str | None, forces: str, backend: str, tf32: bool = False) -> None:
     """Raises what can be found wrong with the options without loading anything."""
     if forces not in FORCES:
         raise ValueError(f"forces={forces!r} is not one of {', '.join(map(repr, FORCES))}")
