@@ -2,7 +2,7 @@
 
 The fullest moment is the adjoint of a message op: then there are the whole tape, gradients of what all blocks read, and
 two or three arrays with a row for every message. Arrays of D columns, the width of all features, are what counts.
-`tests/model/test_memory.py` compares with what is allocated.
+`tests/evaluation/test_memory.py` compares with what is allocated.
 """
 
 from typing import NamedTuple
