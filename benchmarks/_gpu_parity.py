@@ -23,7 +23,7 @@ KINDS: dict[str, dict[str, Any]] = {name: {"dtype": name} for name in BARS}
 KINDS["tf32"] = {"dtype": "float32", "tf32": True}  # has no bar: a user who asks for it is told its error
 SMALL = 64  # atoms of the crystals that the reference evaluates, and of which larger ones are made
 LARGE = (4, 8)  # repeats of those: 4,096 and 32,768 atoms
-QUICK = ("MgO", "slab on its side", "dimer too far to bond")
+QUICK = ("NaCl", "dimer too far to bond")
 WAYS = {"step by step": False, "recorded": True}
 
 

@@ -3,7 +3,7 @@
 import importlib
 import pkgutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
@@ -13,18 +13,20 @@ from torch.profiler import ProfilerActivity, profile
 
 import fastchgnet_kernels
 from ase_fastchgnet.evaluation import load_backend
-from ase_fastchgnet.graph import GraphBatch, neighbor_cache
-from ase_fastchgnet.model.engine.gated_ops import gated_ops
+from ase_fastchgnet.graph import neighbor_cache
+from ase_fastchgnet.model.engine.gated_ops import Op, gated_ops
 from ase_fastchgnet.model.engine.weights import EngineWeights, pack
 from benchmarks._gpu_setting import WARM_UP, Row, Setting, structure
-from fastchgnet_kernels._launch import runs_kernels
+from fastchgnet_kernels._launch import Tile, runs_kernels
 from fastchgnet_kernels.io_model.device import Gpu, this_gpu
+from fastchgnet_kernels.io_model.gated import GatedShape
 from fastchgnet_kernels.io_model.gpu_time import tile_cost
 from fastchgnet_kernels.io_model.tile_choice import best_tile
 
 SYSTEMS = ("LiMnO2-64", "LiMnO2-10648")
 FORWARD = {"AtomConv": "message_forward_kernel", "BondConv": "message_forward_kernel"}
 FORWARD |= {"AngleUpdate": "update_forward_kernel"}  # what the model of a tile's time is a model of
+ADDS_TO = {"update_forward_kernel": "out"}  # arguments that are read and written
 
 
 class Spent(NamedTuple):
@@ -52,7 +54,7 @@ def measure(setting: Setting) -> Iterator[Row]:
                 "the profiler has seen no kernel; it needs CUPTI, and no other profiler at the same time"
             )
         weights = pack(backend.checkpoint, backend.dtype, str(backend.device))
-        predicted = {} if gpu is None else predictions(graph, weights, gpu)
+        predicted = {} if gpu is None else predictions(gated_ops(graph, weights), weights, gpu, best_tile)
         total = sum(kernel.microseconds for kernel in spent.values())
         for kernel, found in sorted(spent.items(), key=lambda item: -item[1].microseconds):
             row = {"system": name, "atoms": len(atoms), "kernel": kernel, **found._asdict()}
@@ -71,12 +73,14 @@ def floor(moved_bytes: int | None, spent: Spent, gpu: Gpu | None) -> Row:
     return row
 
 
-def predictions(graph: GraphBatch, weights: EngineWeights, gpu: Gpu) -> dict[str, Row]:
+def predictions(
+    ops: Sequence[Op], weights: EngineWeights, gpu: Gpu, tile_of: Callable[[GatedShape], Tile]
+) -> dict[str, Row]:
     """What the model of a tile says of the forward kernels of all blocks, and the least it holds for possible, µs."""
     blocks = {"AtomConv": weights.atom_convs, "BondConv": weights.bond_convs, "AngleUpdate": weights.angle_updates}
     found: dict[str, Row] = {}
-    for op in gated_ops(graph, weights):
-        cost, n = tile_cost(best_tile(op.shape), op.shape, gpu), len(blocks[op.name])
+    for op in ops:
+        cost, n = tile_cost(tile_of(op.shape), op.shape, gpu), len(blocks[op.name])
         row = found.setdefault(FORWARD[op.name], {"model_us": 0.0, "model_least_us": 0.0})
         row["model_us"] += 1e6 * n * cost.seconds
         row["model_least_us"] += 1e6 * n * cost.least_seconds
@@ -87,7 +91,7 @@ def predictions(graph: GraphBatch, weights: EngineWeights, gpu: Gpu) -> dict[str
 def arguments() -> Iterator[Counter[str]]:
     """Counts, by kernel, the bytes of the tensors that this package's kernels are called with."""
     moved: Counter[str] = Counter()
-    hooks = [(kernel, partial(_count, moved, name)) for name, kernel in kernels().items()]
+    hooks = [(kernel, partial(_count, moved, kernel, name)) for name, kernel in kernels().items()]
     for kernel, hook in hooks:
         kernel.add_pre_run_hook(hook)
     try:
@@ -110,9 +114,12 @@ def kernels() -> dict[str, Any]:
     return found
 
 
-def _count(moved: Counter[str], kernel: str, *args: Any, **kwargs: Any) -> None:
-    tensors = {x.data_ptr(): x for x in (*args, *kwargs.values()) if isinstance(x, torch.Tensor)}
-    moved[kernel] += sum(x.numel() * x.element_size() for x in tensors.values())
+def _count(moved: Counter[str], kernel: Any, name: str, *args: Any, **kwargs: Any) -> None:
+    given = {**dict(zip(kernel.arg_names, args, strict=False)), **kwargs}
+    tensors = {x.data_ptr(): x for x in given.values() if isinstance(x, torch.Tensor)}
+    moved[name] += sum(x.nbytes for x in tensors.values())
+    if name in ADDS_TO:
+        moved[name] += given[ADDS_TO[name]].nbytes
 
 
 def profiled(run: Callable[[], object], setting: Setting) -> dict[str, Spent]:

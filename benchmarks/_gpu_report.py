@@ -3,7 +3,7 @@
 import importlib.util
 import re
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import torch
 
 from benchmarks._gpu_setting import CRYSTALS, Row
-from benchmarks._report import RESULTS, command_line, read_result, version, write_result
+from benchmarks._report import command_line, read_result, version, write_result
 
-VERSIONS = ("torch", "triton", "ase_fastchgnet")
+VERSIONS = ("torch", "ase_fastchgnet")
 
 
 class Column(NamedTuple):
@@ -35,7 +35,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ("unit", "unit"), ("of bar, %", "share_of_bar", "{:.1f}", 100), ("repeats", "repeats"), ("at", "structure"),
     ),
     "speed": _columns(
-        ("system", "system"), ("MD step, ms", "md_ms", "{:.3f}"), ("bar, ms", "bar_ms", "{:g}"),
+        ("system", "system"), ("MD step, ms", "md_ms", "{:.3f}"), ("bar, ms", "bar_ms", "{:g}"), ("met", "meets_bar"),
         ("with tf32", "md_tf32_ms", "{:.3f}"), ("µs/atom", "us_per_atom", "{:.2f}"),
         ("evaluation", "evaluation_ms", "{:.3f}"),
         ("model", "model_ms", "{:.3f}"), ("graph", "graph_ms", "{:.3f}"), ("search", "search_ms", "{:.3f}"),
@@ -45,7 +45,8 @@ TABLES: dict[str, tuple[Column, ...]] = {
     "memory": _columns(
         ("system", "system"), ("peak, MiB", "peak_bytes", "{:.1f}", 2**-20),
         ("kB/atom", "bytes_per_atom", "{:.1f}", 1e-3),
-        ("bar, kB", "bar_bytes", "{:.0f}", 1e-3), ("not recorded, MiB", "peak_eager_bytes", "{:.1f}", 2**-20),
+        ("bar, kB", "bar_bytes", "{:.0f}", 1e-3), ("met", "meets_bar"),
+        ("not recorded, MiB", "peak_eager_bytes", "{:.1f}", 2**-20),
         ("evaluation, ms", "evaluation_ms", "{:.3f}"), ("missed", "missed"),
     ),
     "profile": _columns(
@@ -57,25 +58,26 @@ TABLES: dict[str, tuple[Column, ...]] = {
     "stock": _columns(
         ("system", "system"), ("ours, ms", "ours_ms", "{:.3f}"), ("stock, ms", "stock_ms", "{:.1f}"),
         ("ratio", "ratio", "{:.1f}"), ("bar", "bar_ratio"), ("ours, MiB", "ours_peak_bytes", "{:.1f}", 2**-20),
-        ("stock, MiB", "stock_peak_bytes", "{:.1f}", 2**-20), ("ratio", "memory_ratio", "{:.1f}"), ("missed", "missed"),
+        ("stock, MiB", "stock_peak_bytes", "{:.1f}", 2**-20), ("ratio", "memory_ratio", "{:.1f}"), ("met", "meets_bar"),
+        ("missed", "missed"),
     ),
     "tuner": _columns(
         ("system", "system"), ("op", "op"), ("rows", "messages"), ("chosen", "chosen"), ("best", "best"),
         ("measured", "measured"), ("of", "measured_exhaustive"), ("slower than best, %", "loss", "{:.1f}", 100),
-        ("default", "default_loss", "{:.1f}", 100), ("model's", "model_loss", "{:.1f}", 100),
+        ("default", "default_loss", "{:.1f}", 100), ("model's", "model_loss", "{:.1f}", 100), ("bar met", "meets_bar"),
     ),
 }  # fmt: skip
 SHOWN_KERNELS = 15  # of a system; the file has all
 
 
-def result_name() -> str:
-    """The file's name without its ending; it names the GPU."""
-    return "gpu-" + re.sub(r"[^a-z0-9]+", "-", torch.cuda.get_device_name().lower()).strip("-")
+def result_name(gpu: str) -> str:
+    """The file's name without its ending, for the GPU of this name."""
+    return "gpu-" + re.sub(r"[^a-z0-9]+", "-", gpu.lower()).strip("-")
 
 
-def gpu() -> dict[str, Any]:
-    """The device, and the versions that its kernels are made by."""
-    properties = torch.cuda.get_device_properties(torch.cuda.current_device())
+def described(device: torch.device) -> dict[str, Any]:
+    """The GPU, and the versions that its kernels are made by."""
+    properties = torch.cuda.get_device_properties(device)
     return {
         "name": properties.name,
         "capability": [properties.major, properties.minor],
@@ -86,21 +88,20 @@ def gpu() -> dict[str, Any]:
     }
 
 
-def write(name: str, rows: Mapping[str, Sequence[Row]]) -> Path:
-    """Writes these parts; other parts of an older file stay if the same versions have made them."""
+def write(rows: Mapping[str, Sequence[Row]], gpu: Mapping[str, Any]) -> Path:
+    """Writes these rows by part; what an older file has of other parts and systems stays, if it is comparable."""
+    name = result_name(gpu["name"])
     taken = {"command": command_line(), "date": datetime.now(UTC).isoformat(timespec="seconds")}
     new = [{"part": part, **row, **taken} for part, some in rows.items() for row in some]
-    return write_result(name, kept(read_result(name), rows.keys()) + new, gpu=gpu())
+    return write_result(name, kept(read_result(name), new, gpu) + new, gpu=gpu)
 
 
-def kept(old: Mapping[str, Any] | None, parts: Collection[str]) -> list[Row]:
-    """Rows of other parts than `parts`, if torch, Triton and this package are still what they were."""
-    if old is None:
+def kept(old: Mapping[str, Any] | None, new: Sequence[Row], gpu: Mapping[str, Any]) -> list[Row]:
+    """Rows that no new one replaces, if torch, Triton and this package are still what they were."""
+    if old is None or old["gpu"] != gpu or any(old["versions"][name] != version(name) for name in VERSIONS):
         return []
-    before = {**old["versions"], "triton": old["gpu"]["triton"]}
-    if any(before[name] != version(name) for name in VERSIONS):
-        return []
-    return [row for row in old["rows"] if row["part"] not in parts]
+    replaced = {(row["part"], row.get("system")) for row in new}
+    return [row for row in old["rows"] if (row["part"], row.get("system")) not in replaced]
 
 
 def show(part: str, rows: Sequence[Row]) -> None:
@@ -144,11 +145,11 @@ def cell(column: Column, value: Any) -> str:
     return str(tuple(value)) if isinstance(value, tuple) else str(value)
 
 
-def plot(name: str, rows: Sequence[Row]) -> Path | None:
-    """Time of an MD step over the number of atoms, if matplotlib is there."""
+def plot(path: Path, gpu: str, rows: Sequence[Row]) -> bool:
+    """Time of an MD step over the number of atoms, if there is something to show and matplotlib to show it with."""
     measured = [row for row in rows if "md_ms" in row]
     if not measured or importlib.util.find_spec("matplotlib") is None:
-        return None
+        return False
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 5), layout="constrained")
@@ -161,8 +162,7 @@ def plot(name: str, rows: Sequence[Row]) -> Path | None:
     bars = sorted({(row["atoms"], row["bar_ms"]) for row in measured if "bar_ms" in row})
     if bars:
         axes.loglog(*zip(*bars, strict=True), "k_", ms=14, label="LiMnO2 must reach")
-    axes.set(xlabel="atoms", ylabel="MD step through ASE, ms", title=f"{gpu()['name']}, CHGNet 0.3.0, float32")
+    axes.set(xlabel="atoms", ylabel="MD step through ASE, ms", title=f"{gpu}, CHGNet 0.3.0, float32")
     axes.legend()
-    path = RESULTS / f"{name}.png"
     figure.savefig(path, dpi=150)
-    return path
+    return True

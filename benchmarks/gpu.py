@@ -11,8 +11,7 @@ safetensors, and of a checkout no installation: PYTHONPATH=.:kernels. See docs/g
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
@@ -44,25 +43,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("--device cpu shows that this program runs, and goes with --quick alone")
     for name in options.systems:
         repeats_of(name)
-    setting = Setting(torch.device(options.device), options.quick, tuple(options.systems))
-    parts = [part for part in PARTS if part in options.parts]
+    device = torch.device("cpu") if options.device == "cpu" else torch.device("cuda", torch.cuda.current_device())
+    run(options.parts, Setting(device, options.quick, tuple(options.systems)))
+
+
+def run(parts: Sequence[str], setting: Setting) -> None:
+    """Checks, then measures part by part; what there is so far is written at each row, as time on a device may end."""
+    gpu = None if setting.quick else _gpu_report.described(setting.device)
     parity = checked(setting, full="parity" in parts)
     rows: dict[str, list[Row]] = {"parity": parity} if "parity" in parts else {}
-    for part in parts:
-        if part != "parity":
-            rows[part] = []
-            for row in PARTS[part](setting):
-                rows[part].append(row)
-                keep(rows, setting)  # at once: the time on a device may end
-            _gpu_report.show(part, rows[part])
-    if (path := keep(rows, setting)) is not None:
+    path = _gpu_report.write(rows, gpu) if gpu else None
+    for part in (part for part in PARTS if part in parts and part != "parity"):
+        rows[part] = []
+        for row in PARTS[part](setting):
+            rows[part].append(row)
+            path = _gpu_report.write(rows, gpu) if gpu else None
+        _gpu_report.show(part, rows[part])
+    if gpu and path:
         print(f"written: {path}")
-        _gpu_report.plot(path.stem, rows.get("speed", []))
-
-
-def keep(rows: Mapping[str, Sequence[Row]], setting: Setting) -> Path | None:
-    """Writes what there is so far, unless it was only to be seen that it runs."""
-    return None if setting.quick else _gpu_report.write(_gpu_report.result_name(), rows)
+        _gpu_report.plot(path.with_suffix(".png"), gpu["name"], rows.get("speed", []))
 
 
 def checked(setting: Setting, *, full: bool) -> list[Row]:
