@@ -46,6 +46,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ("system", "system"), ("peak, MiB", "peak_bytes", "{:.1f}", 2**-20),
         ("kB/atom", "bytes_per_atom", "{:.1f}", 1e-3),
         ("bar, kB", "bar_bytes", "{:.0f}", 1e-3), ("met", "meets_bar"),
+        ("estimate, MiB", "estimated_bytes", "{:.1f}", 2**-20),
         ("not recorded, MiB", "peak_eager_bytes", "{:.1f}", 2**-20),
         ("evaluation, ms", "evaluation_ms", "{:.3f}"), ("missed", "missed"),
     ),

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from ase import Atoms
 
-from ase_fastchgnet import FastCHGNet
+from ase_fastchgnet import FastCHGNet, estimate_memory
 from ase_fastchgnet.evaluation import captured, load_backend
 from ase_fastchgnet.graph import neighbor_cache
 from benchmarks._gpu_setting import CRYSTALS, WARM_UP, Row, Setting, capture, series, structure, trembling
@@ -116,6 +116,7 @@ def memory(name: str, setting: Setting) -> Row:
     with capture(False):
         eager = setting.peak_bytes(steps)
     row: Row = {"system": name, "atoms": len(atoms), "peak_bytes": shipped, "peak_eager_bytes": eager}
+    row["estimated_bytes"] = estimate_memory(atoms, device=str(setting.device), skin=SKIN)
     row["evaluation_ms"] = 1e3 * statistics.median(seconds[1:WARM_UP])
     if shipped is not None:
         row["bytes_per_atom"] = shipped / len(atoms)
