@@ -37,11 +37,11 @@ def estimate_memory(
     The weights, the graph with the search for it, the forward pass and the adjoint, counted from the numbers of atoms,
     edges and angles; neighbours are counted on the CPU, in a second or two for 100,000 atoms, and no device is needed,
     so that device="cuda" can be asked about anywhere.  `skin` is 0 in `evaluate` and 1 Å in FastCHGNet unless set.
-    What is in memory is within 5 % below and 20 % above.  A CUDA device needs some hundred MB for itself besides, its
-    allocator a few percent more, and a calculator that records steps of a small system keeps the memory of one; on a
-    CPU, Python and its libraries come on top, and vesin's neighbours, which take less than what comes after them.
+    The number lies between 5 % below and 20 % above what is asked for.  What is not in it: some hundred MB that a CUDA
+    device needs for itself, what its allocator rounds up, and the memory of a step that a calculator records for a
+    small system; on a CPU, Python with its libraries, and the search, which takes a fraction of what comes after it.
     """
-    check_options(dtype=dtype, device=device, forces=forces, backend="auto")
+    check_options(dtype=dtype, device=device, forces=forces, backend="auto", tf32=False)
     place = requested_device(device) or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     checkpoint = load_weights(model, forces)
     cutoffs = Cutoffs(checkpoint.config.atom_cutoff, checkpoint.config.bond_cutoff)
