@@ -1,5 +1,7 @@
 """Compiles kernels for GPUs that need not be there, and reads what the machine code needs."""
 
+import importlib.util
+import pkgutil
 import re
 import subprocess
 from pathlib import Path
@@ -11,8 +13,19 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 CUOBJDUMP = Path(triton.backends.nvidia.__file__).parent / "bin" / "cuobjdump"
-INDICES = {"rows", "weight_row", "ptr", "segment", "index"}  # int32 arrays
-COUNTS = {"n_segments", "n_messages"}  # integers
+GRAPH = {"system_of_atom", "center", "neighbor", "image", "edges_of_bond", "short_bonds", "edge_ptr", "bond_of_edge"}
+INDICES = {"rows", "weight_row", "ptr", "segment", "index", "edges_of_angle", "atom_ptr", *GRAPH}  # int32
+LENGTHS = {"r", "vector", "length", "short_length", "grad_r", "grad_vector", "grad_length"}
+DIRECTIONS = {"unit", "short_unit", "grad_unit", "grad_theta"}
+DOUBLES = {
+    "positions",
+    "cell",
+    "forces",
+    "virial",
+    "virial_of_atom",
+    *LENGTHS,
+    *DIRECTIONS,
+}  # float64 whatever the data
 
 
 class Compiled(NamedTuple):
@@ -20,7 +33,8 @@ class Compiled(NamedTuple):
 
     stack: int  # bytes a thread spills
     shared: int  # bytes a program
-    instructions: list[str]  # without those outside of the main loop, where there is one
+    code: list[str]
+    instructions: list[str]  # of the main loop, where there is one; else all
 
     def per_row(self, rows: int, warps: int) -> float:
         """Warp instructions that a row takes."""
@@ -29,14 +43,13 @@ class Compiled(NamedTuple):
     @property
     def matrix_products(self) -> int:
         """Instructions that multiply matrices."""
-        return sum("MMA" in instruction for instruction in self.instructions)
+        return sum(re.match(r"(@!?\w+ )?[A-Z]+MMA\b", instruction) is not None for instruction in self.code)
 
 
-def compiled(kernel: Any, constants: dict[str, Any], *, sm: int, warps: int, folder: Path) -> Compiled:
-    """`kernel` for compute capability `sm` (90: 9.0) with float32 data."""
+def compiled(kernel: Any, constants: dict[str, Any], *, data: str, sm: int, warps: int, folder: Path) -> Compiled:
+    """`kernel` for compute capability `sm` (90: 9.0) with `data` of fp32 or fp64."""
     names = kernel.arg_names
-    types = {name: "i32" if name in COUNTS else "*i32" if name in INDICES else "*fp32" for name in names}
-    types |= dict.fromkeys(constants, "constexpr")
+    types = {name: _type_of(name, data) for name in names} | dict.fromkeys(constants, "constexpr")
     source = ASTSource(
         fn=kernel,
         signature=types,
@@ -51,7 +64,26 @@ def compiled(kernel: Any, constants: dict[str, Any], *, sm: int, warps: int, fol
     (stack,) = re.findall(r"STACK:(\d+)", usage)
     found = [(int(at, 16), text) for at, text in re.findall(r"/\*([0-9a-f]{4,})\*/\s+(.*?);", code)]
     first, last = _main_loop(found)
-    return Compiled(int(stack), built.metadata.shared, [text for at, text in found if first <= at <= last])
+    code, loop = [text for _, text in found], [text for at, text in found if first <= at <= last]
+    return Compiled(int(stack), built.metadata.shared, code, loop)
+
+
+def _type_of(name: str, data: str) -> str:
+    """What a kernel's argument is: its name tells."""
+    if name.startswith("n_"):
+        return "i32"
+    return "*i32" if name in INDICES else "*fp64" if name in DOUBLES else f"*{data}"
+
+
+def kernels_of(package: str) -> set[str]:
+    """Names of all kernels that the ops of a package launch."""
+    found = set()
+    for op in pkgutil.iter_modules(importlib.import_module(package).__path__):
+        if importlib.util.find_spec(f"{package}.{op.name}").submodule_search_locations is not None:
+            spec = importlib.util.find_spec(f"{package}.{op.name}.kernel")
+            module = None if spec is None else importlib.import_module(spec.name)
+            found |= {name for name in vars(module or object) if name.endswith("_kernel")}
+    return found
 
 
 def _dump(binary: Path, what: str) -> str:

@@ -30,7 +30,7 @@ def unit_vector(unit, edge, live):
     return tl.load(at, live, 0.0), tl.load(at + 1, live, 0.0), tl.load(at + 2, live, 0.0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_angles"])
 def angle_basis_kernel(
     unit,  # (edges, 3) float64
     edges_of_angle,  # (angles, 2)
@@ -57,7 +57,7 @@ def angle_basis_kernel(
     tl.store(at + K, cosine(t, odd) * INV_SQRT_PI, inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_angles"])
 def angle_basis_backward_kernel(
     grad_basis, basis,  # (angles, 2K + 1)
     frequencies,
@@ -77,7 +77,7 @@ def angle_basis_backward_kernel(
     tl.store(grad_theta + angle, tl.sum(slope * f[None, :], 1).to(tl.float64), live)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_edges"])
 def angle_basis_backward_theta_kernel(
     grad_theta, unit, edges_of_angle,
     ptr,  # (edges + 1,) the angles that each edge receives

@@ -53,7 +53,7 @@ def slope_tile(length, t, odd, f, CUTOFF: tl.constexpr, EXPONENT: tl.constexpr, 
     return cosine(t, odd) * by_cosine + sine(t, odd) * by_sine
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_bonds"])
 def bond_basis_kernel(
     r,  # (bonds,)
     frequencies,  # (K,)
@@ -75,7 +75,7 @@ def bond_basis_kernel(
         tl.store(out + bond[:, None].to(tl.int64) * K + k[None, :], basis, live[:, None] & filled[None, :])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_bonds"])
 def bond_basis_slope_kernel(
     r, frequencies, out, n_bonds,
     K: tl.constexpr, COLUMNS: tl.constexpr, CUTOFF: tl.constexpr, EXPONENT: tl.constexpr, NORM: tl.constexpr,
@@ -93,7 +93,7 @@ def bond_basis_slope_kernel(
         tl.store(out + bond[:, None].to(tl.int64) * K + k[None, :], slope, live[:, None] & filled[None, :])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_bonds"])
 def bond_basis_backward_kernel(
     r, frequencies,
     grad_basis,  # (bonds, K)

@@ -32,7 +32,7 @@ def store_vector(out, row, x, y, z, live):
     tl.store(at + 2, z, live)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_bonds"])
 def bonds_kernel(
     positions, cell, system_of_atom, center, neighbor, image, edges_of_bond,  # of the graph
     vector,  # (bonds, 3)
@@ -59,7 +59,7 @@ def bonds_kernel(
     tl.store(length + bond, tl.sqrt(x * x + y * y + z * z), live)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_short"])
 def short_bonds_kernel(
     vector, length,
     short_bonds,  # (short,)
@@ -80,7 +80,7 @@ def short_bonds_kernel(
     store_vector(short_unit, 2 * short + 1, -x, -y, -z, live)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_bonds"])
 def bonds_backward_kernel(
     vector, length,
     grad_length,  # (bonds,)
@@ -96,7 +96,7 @@ def bonds_backward_kernel(
     store_vector(grad_vector, bond, x * scale, y * scale, z * scale, live)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_short"])
 def short_bonds_backward_kernel(
     short_length, short_unit, short_bonds,
     grad_unit,  # (2 short, 3)
@@ -121,7 +121,7 @@ def short_bonds_backward_kernel(
     store_vector(grad_vector, bond, g_x, g_y, g_z, live)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_atoms"])
 def atoms_kernel(
     vector, grad_vector, edge_ptr, bond_of_edge, edges_of_bond,
     forces,  # (atoms, 3)

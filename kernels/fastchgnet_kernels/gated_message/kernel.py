@@ -21,7 +21,7 @@ from fastchgnet_kernels.gated_message.weights import GatedWeights
 SLOTS: tl.constexpr = tl.constexpr(16)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_segments"])
 def message_forward_kernel(
     table, rows, x, x_weight, second, second_bias, scale, shift,  # the MLP, as in `tiles`
     weight, weight_row,  # (W, D), (messages,)
@@ -53,7 +53,7 @@ def message_forward_kernel(
     tl.store(out + (first + slot)[:, None].to(tl.int64) * D + column[None, :], total, mine[:, None])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_messages"])
 def message_backward_kernel(
     table, rows, x, x_weight, second, second_bias, scale, shift,
     weight, weight_row, segment,

@@ -11,7 +11,7 @@ from fastchgnet_kernels.gated_message.tiles import gated, gated_grad
 from fastchgnet_kernels.gated_message.weights import GatedWeights
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_messages"])
 def update_forward_kernel(
     table, rows, x, x_weight, second, second_bias, scale, shift,  # the MLP, as in `tiles`
     out,  # (messages, D), added to
@@ -31,7 +31,7 @@ def update_forward_kernel(
     tl.store(at, tl.load(at, live[:, None], 0.0) + p, live[:, None])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_messages"])
 def update_backward_kernel(
     table, rows, x, x_weight, second, second_bias, scale, shift,
     grad_out,  # (messages, D)

@@ -1,11 +1,11 @@
-"""The tile of the fused kernel: the measured winner for a GPU if there is one, else the default.
+"""The tile of the fused kernel: the measured winner for a GPU if there is one, else the default for its generation.
 
 The model's own choice is not used unmeasured: it has never been compared with a GPU.
 """
 
 from functools import lru_cache
 
-from fastchgnet_kernels._launch import DEFAULT_TILE, Tile
+from fastchgnet_kernels._launch import Tile, default_tile
 from fastchgnet_kernels.io_model import store
 from fastchgnet_kernels.io_model.device import Gpu, this_gpu
 from fastchgnet_kernels.io_model.gated import GatedShape
@@ -43,7 +43,7 @@ def _best(shape: GatedShape, device: int) -> Tile:
     stored = store.load(key_of(shape, gpu))
     if isinstance(stored, list) and tuple(stored) in TILES:
         return Tile(*stored)
-    return DEFAULT_TILE
+    return default_tile(gpu.capability, shape.itemsize)
 
 
 def forget() -> None:

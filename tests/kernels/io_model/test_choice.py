@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fastchgnet_kernels import gated_message, gated_update
-from fastchgnet_kernels._launch import DEFAULT_TILE
+from fastchgnet_kernels._launch import BLACKWELL_TILE, DEFAULT_TILE, DOUBLE_TILE, SMALL_TILE
 from fastchgnet_kernels.io_model import block_rows, store, tile_choice
 from fastchgnet_kernels.io_model.candidates import BLOCK_ROWS
 from fastchgnet_kernels.io_model.device import this_cpu
@@ -66,11 +66,19 @@ def test_a_measured_tile_is_used_and_without_one_the_default(monkeypatch: pytest
     gpu = KNOWN["H100"]
     monkeypatch.setattr(tile_choice, "this_gpu", lambda index: gpu)
     assert tile_choice.best_tile(shape(3000)) == DEFAULT_TILE
-    assert DEFAULT_TILE in TILES
+    assert {DEFAULT_TILE, BLACKWELL_TILE, SMALL_TILE} <= set(TILES)
     assert TILES[0] != DEFAULT_TILE
     store.save(tile_choice.key_of(shape(3000), gpu), list(TILES[0]))
     tile_choice.forget()
     assert tile_choice.best_tile(shape(3001)) == TILES[0]
+
+
+def test_unmeasured_each_generation_and_dtype_has_its_tile(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, tile in [("A100", SMALL_TILE), ("H200", DEFAULT_TILE), ("B200", BLACKWELL_TILE)]:
+        monkeypatch.setattr(tile_choice, "this_gpu", lambda index, name=name: KNOWN[name])
+        tile_choice.forget()
+        assert tile_choice.best_tile(shape(3000)) == tile
+        assert tile_choice.best_tile(shape(3000, itemsize=8)) == DOUBLE_TILE
 
 
 def run(case: Case, keep: bool) -> list[torch.Tensor]:
