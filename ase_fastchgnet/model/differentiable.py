@@ -10,21 +10,18 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import layer_norm, silu
 
 from ase_fastchgnet.graph import GraphBatch
-from ase_fastchgnet.model import readout
 from ase_fastchgnet.model.config import ModelConfig
 from ase_fastchgnet.model.engine.direct_readout import Features
 from ase_fastchgnet.model.engine.index import GraphIndex
 from ase_fastchgnet.model.engine.weights import AngleWeights, AtomConvWeights, BondConvWeights, EngineWeights
-from ase_fastchgnet.model.parameters import LayerNorm
-from fastchgnet_kernels import bond_basis
+from fastchgnet_kernels import bond_basis, readout
 from fastchgnet_kernels.angle_basis.reference import INV_SQRT_PI, SHRINK
 from fastchgnet_kernels.bond_basis.reference import envelope
 from fastchgnet_kernels.edge_geometry import Geometry
 from fastchgnet_kernels.gated_message.trainable import Dual, Structure, gated_message
-from fastchgnet_kernels.gated_message.weights import NORM_EPS, GatedWeights
+from fastchgnet_kernels.gated_message.weights import GatedWeights
 
 
 class Direction(NamedTuple):
@@ -112,23 +109,13 @@ def readout_features(found: Pass, w: EngineWeights, config: ModelConfig, geometr
     u, _ = envelope(geometry.short_length / config.bond_cutoff, exponent)
     return Features(
         atoms=torch.cat(found.atoms, 1),
-        sensitivity=_sensitivity(found.atoms[-1], w),
+        sensitivity=readout.backward(found.atoms[-1], w.readout, None),
         short=torch.cat(found.short, 1),
         angles=found.angles,
         basis=torch.cat([found.basis, slope], 1),
         short_basis=found.short_basis,
         short_envelope=u[:, None].to(found.basis.dtype),
     )
-
-
-def _sensitivity(atoms: Tensor, w: EngineWeights) -> Tensor:
-    """∂(energy of the atom)/∂(features after the last block), (atoms, 64)."""
-    if not torch.is_grad_enabled():
-        saved = readout.energies(atoms, w.readout_norm, w.readout)[2]
-        return readout.energies_backward(saved, w.readout_norm, w.readout)
-    x = atoms if atoms.requires_grad else atoms.detach().requires_grad_()
-    (grad,) = torch.autograd.grad(_energies(Dual(x, None), w).value.sum(), x, create_graph=True)
-    return grad
 
 
 def _atom_conv(atoms: Dual, short: Dual, basis: Dual, weight: Dual, index: GraphIndex, w: AtomConvWeights) -> Dual:
@@ -168,30 +155,11 @@ def _angle_message(
 
 
 def _energies(atoms: Dual, w: EngineWeights) -> Dual:
-    x = atoms if w.readout_norm is None else _normalised(atoms, w.readout_norm)
-    for layer in w.readout[:-1]:
-        x = _silu(_linear(x, layer.weight.T, layer.bias))
-    x = _linear(x, w.readout[-1].weight.T, w.readout[-1].bias)
-    return Dual(x.value[:, 0], None if x.tangent is None else x.tangent[:, 0])
-
-
-def _normalised(x: Dual, w: LayerNorm) -> Dual:
-    if x.tangent is None:
-        return Dual(layer_norm(x.value, x.value.shape[1:], w.weight, w.bias, NORM_EPS), None)
-    # Written out: torch's own gradient of layer_norm's tangent takes its mean and deviation for constants.
-    value = _centered(x.value)
-    r = torch.rsqrt(value.square().mean(1, keepdim=True) + NORM_EPS)
-    normed, tangent = value * r, _centered(x.tangent)
-    tangent = r * (tangent - normed * (normed * tangent).mean(1, keepdim=True))
-    return Dual(normed * w.weight + w.bias, tangent * w.weight)
-
-
-def _silu(x: Dual) -> Dual:
-    if x.tangent is None:
-        return Dual(silu(x.value), None)
-    sigma = torch.sigmoid(x.value)
-    value = x.value * sigma
-    return Dual(value, x.tangent * (sigma + value * (1 - sigma)))
+    """The energy of an atom is a function of its own features alone: ė is their tangent times its gradient."""
+    value, _, kept = readout.forward(atoms.value, w.readout)
+    if atoms.tangent is None:
+        return Dual(value, None)
+    return Dual(value, (readout.backward(atoms.value, w.readout, kept) * atoms.tangent).sum(1))
 
 
 def _bond_basis(r: Dual, frequencies: Tensor, cutoff: float, exponent: int) -> Dual:

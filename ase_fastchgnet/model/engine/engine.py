@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from ase_fastchgnet.graph import GraphBatch
-from ase_fastchgnet.model import readout
 from ase_fastchgnet.model.checkpoint import Checkpoint
 from ase_fastchgnet.model.engine import angle_block, atom_conv, direct_readout
 from ase_fastchgnet.model.engine.angle_block import AngleBlockSaved
@@ -19,7 +18,7 @@ from ase_fastchgnet.model.engine.atom_conv import AtomConvSaved, BondInputs
 from ase_fastchgnet.model.engine.index import GraphIndex, build_index
 from ase_fastchgnet.model.engine.weights import pack
 from ase_fastchgnet.model.output import ModelOutput
-from fastchgnet_kernels import angle_basis, bond_basis, edge_geometry
+from fastchgnet_kernels import angle_basis, bond_basis, edge_geometry, readout
 from fastchgnet_kernels.edge_geometry import Geometry
 from fastchgnet_kernels.gated_message import Scratch, thread_scratch
 
@@ -45,7 +44,8 @@ class Tape:
     angle_basis: Tensor
     atom_convs: list[AtomConvSaved]
     angle_blocks: list[AngleBlockSaved]  # none where there is no angle
-    energy: readout.EnergySaved
+    atoms: Tensor  # (atoms, 64) after the last block
+    readout: readout.Kept | None
 
     def copy(self) -> "Tape":
         """For the adjoint, which drops the layers one by one when it is done with them."""
@@ -120,7 +120,7 @@ class Engine:
                 short, angles, saved_angles = angle_block.forward(inputs, short_weight, index, w, block, keep.take)
                 angle_blocks.append(saved_angles)
 
-        energy, normed, energy_saved = readout.energies(atoms, w.readout_norm, w.readout)
+        energy, normed, kept_by_readout = readout.forward(atoms, w.readout)
         output = ModelOutput(
             atom_energies=energy.double().add_(w.reference_energies.index_select(0, graph.numbers - 1)),
             magmoms=torch.addmm(w.magmom_bias, sites, w.magmom)[:, 0].abs().double(),
@@ -133,7 +133,7 @@ class Engine:
         )
         return Tape(
             output, graph, index, geometry, bonds, short_basis, short_weight, first_angles,
-            atom_convs, angle_blocks, energy_saved,
+            atom_convs, angle_blocks, atoms, kept_by_readout,
         )  # fmt: skip
 
     @torch.inference_mode()
@@ -160,7 +160,7 @@ class Engine:
         w, index = self.weights, tape.index
         grad_bonds = BondInputs(torch.zeros_like(tape.bonds.basis), torch.zeros_like(tape.bonds.weight))
         grad_short_weight = torch.zeros_like(tape.short_weight)
-        grad_atoms = readout.energies_backward(tape.energy, w.readout_norm, w.readout)
+        grad_atoms = readout.backward(tape.atoms, w.readout, tape.readout)
         grad_short = torch.zeros_like(tape.atom_convs[0].short)
         grad_angles = None
         for block in reversed(range(len(w.atom_convs))):
@@ -198,8 +198,8 @@ class Engine:
         angles = angle_block.angles_read_last(tape.angle_blocks, tape.angle_basis)
         short_envelope, _ = bond_basis.envelope(geometry.short_length / config.bond_cutoff, exponent)
         return direct_readout.Features(
-            atoms=torch.cat([*(saved.atoms for saved in tape.atom_convs), tape.energy.atoms], 1),
-            sensitivity=readout.energies_backward(tape.energy, w.readout_norm, w.readout),
+            atoms=torch.cat([*(saved.atoms for saved in tape.atom_convs), tape.atoms], 1),
+            sensitivity=readout.backward(tape.atoms, w.readout, tape.readout),
             short=torch.cat([saved.short for saved in tape.atom_convs], 1),
             angles=angles @ w.angle_embedding if angles is tape.angle_basis else angles,
             basis=torch.cat([tape.bonds.basis, slope], 1),

@@ -48,11 +48,12 @@ def index_bytes(rows: RowCounts) -> int:
     return counter + columns.of(rows)
 
 
-def tape_bytes(rows: RowCounts, config: ModelConfig, itemsize: int) -> int:
+def tape_bytes(rows: RowCounts, config: ModelConfig, itemsize: int, *, kernels: bool) -> int:
     """Of what a forward pass leaves behind: geometry, bases, features before each block, messages, output."""
+    hidden = 0 if kernels else 2 * config.n_readout_hidden  # two arrays that plain torch keeps of each layer
     d, blocks, radial = config.n_features * itemsize, config.n_blocks, config.n_radial * itemsize
     return _Arrays(
-        atoms=(blocks + 1 + config.n_readout_hidden) * d + (config.n_features + 2) * DOUBLE,
+        atoms=(blocks + 1 + hidden) * d + (config.n_features + 2) * DOUBLE,
         bonds=radial + d + 4 * DOUBLE,
         short=radial + d + (2 * blocks - 1) * d + 7 * DOUBLE,
         angles=config.n_angular * itemsize + (blocks - 2) * d,
@@ -64,7 +65,7 @@ def adjoint_bytes(rows: RowCounts, config: ModelConfig, itemsize: int, *, kernel
     d, edges, kept = config.n_features * itemsize, 2 * rows.bonds, _kept(rows, config, itemsize)
     scratch = _Scratch(0, 0, -1) if kernels else _scratch(rows, config, itemsize, kept)
     gradients = _Arrays(atoms=2 * d, bonds=config.n_radial * itemsize + d, short=2 * d, angles=0).of(rows)
-    always = tape_bytes(rows, config, itemsize) + gradients + scratch.buffers
+    always = tape_bytes(rows, config, itemsize, kernels=kernels) + gradients + scratch.buffers
     always += kept.tables + (0 if kernels else kept.activations)
 
     table = (2 * rows.atoms + rows.bonds) * 2 * d
@@ -87,7 +88,7 @@ def direct_bytes(rows: RowCounts, checkpoint: Checkpoint, itemsize: int, *, kern
     # and its factors at most, while three arrays of bonds wait.
     hop, theta = rows.bonds * 7 * d, _Arrays(atoms=0, bonds=3 * d, short=3 * 2 * narrow, angles=5 * narrow).of(rows)
     block = 0 if kernels else 10 * d * _block_rows(rows, config, itemsize)  # of the CPU path: kept by its scratch
-    return tape_bytes(rows, config, itemsize) + features.of(rows) + block + max(hop, theta)
+    return tape_bytes(rows, config, itemsize, kernels=kernels) + features.of(rows) + block + max(hop, theta)
 
 
 class _Kept(NamedTuple):

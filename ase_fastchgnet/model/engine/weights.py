@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from ase_fastchgnet.model.checkpoint import Checkpoint
-from ase_fastchgnet.model.parameters import DirectReadout, GatedMLP, LayerNorm, Linear, Parameters
+from ase_fastchgnet.model.parameters import DirectReadout, GatedMLP, Linear, Parameters
 from fastchgnet_kernels.gated_message import GatedWeights
+from fastchgnet_kernels.readout import ReadoutWeights
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +65,7 @@ class EngineWeights:
     parallel_updates: bool
     magmom: Tensor  # (64, 1)
     magmom_bias: Tensor  # (1,)
-    readout_norm: LayerNorm | None
-    readout: tuple[Linear, ...]
+    readout: ReadoutWeights
     reference_energies: Tensor  # (94,) float64
     direct_readout: DirectReadout | None
 
@@ -100,8 +100,7 @@ def pack(checkpoint: Checkpoint, dtype: torch.dtype, device: str, *, tf32: bool 
         parallel_updates=checkpoint.config.parallel_updates,
         magmom=cast(p.site_wise.weight.T),
         magmom_bias=cast(_required(p.site_wise.bias)),
-        readout_norm=plain.readout_norm,
-        readout=plain.readout,
+        readout=_readout(p, dtype),
         reference_energies=p.reference_energies,
         direct_readout=plain.direct_readout,
     )
@@ -163,6 +162,19 @@ def _gated(mlp: GatedMLP, dtype: torch.dtype) -> GatedWeights:
         scale = both(mlp.core_norm.weight, mlp.gate_norm.weight)
         shift = both(mlp.core_norm.bias, mlp.gate_norm.bias)
     return GatedWeights(second, second_bias, scale, shift)
+
+
+def _readout(p: Parameters, dtype: torch.dtype) -> ReadoutWeights:
+    *hidden, last = p.readout
+    norm = p.readout_norm
+    return ReadoutWeights(
+        scale=None if norm is None else norm.weight.to(dtype),
+        shift=None if norm is None else norm.bias.to(dtype),
+        hidden=torch.stack([layer.weight.T for layer in hidden]).to(dtype),
+        hidden_bias=torch.stack([_required(layer.bias) for layer in hidden]).to(dtype),
+        out=last.weight[0].to(dtype),
+        out_bias=_required(last.bias).to(dtype),
+    )
 
 
 def _bias(layer: Linear, dtype: torch.dtype) -> Tensor | None:
