@@ -4,12 +4,13 @@ from typing import Any, NamedTuple
 
 import torch
 
-from fastchgnet_kernels._launch import DEFAULT_TILE, DOUBLE_TILE
+from fastchgnet_kernels._launch import DEFAULT_TILE, DOUBLE_TILE, SMALL_TILE
 from fastchgnet_kernels.angle_basis import kernel as angle_basis
 from fastchgnet_kernels.bond_basis import kernel as bond_basis
 from fastchgnet_kernels.edge_geometry import kernel as edge_geometry
 from fastchgnet_kernels.gated_message import kernel as gated_message
 from fastchgnet_kernels.gated_update import kernel as gated_update
+from fastchgnet_kernels.readout import kernel as readout
 from fastchgnet_kernels.segment_sum import kernel as segment_sum
 
 MLP = {"D": 64, "F_PADDED": 16, "NORM": True, "PARTS": 2, "NATIVE": True, "ROWS": DEFAULT_TILE.rows}
@@ -23,6 +24,7 @@ ANGLE_BASIS = {"K": 15, "K_PADDED": 16, "ROWS": angle_basis.ROWS}
 TRANSPOSED = {"EDGES": angle_basis.EDGES, "SLOTS": angle_basis.SLOTS}
 GEOMETRY = {"ROWS": edge_geometry.ROWS}
 ATOMS = {"ATOMS": edge_geometry.ATOMS, "SLOTS": edge_geometry.SLOTS}
+READOUT = {"D": 64, "LAYERS": 3, "NORM": True, "PARTS": 2, "NATIVE": True, "ROWS": SMALL_TILE.rows}
 SUM = {"D": 128, "D_PADDED": 128, "SEGMENTS": segment_sum.SEGMENTS}
 
 
@@ -66,6 +68,12 @@ GATED = {
     "updates forward, float64": Budget(update, UPDATES | DOUBLE, 0, 40, 820, 8, "fp64"),
     "updates backward, float64": Budget(update_backward, UPDATES | DOUBLE, 0, 40, 1030, 8, "fp64"),
 }
+READOUTS = {
+    "readout": Budget(readout.readout_forward_kernel, READOUT, 0, 16, 225),
+    "readout backward": Budget(readout.readout_backward_kernel, READOUT, 0, 16, 400),
+    "readout, float64": Budget(readout.readout_forward_kernel, READOUT | DOUBLE, 0, 40, 860, 8, "fp64"),
+    "readout backward, float64": Budget(readout.readout_backward_kernel, READOUT | DOUBLE, 0, 40, 1120, 8, "fp64"),
+}
 OTHERS = {
     "segment sum": Budget(segment_sum.segment_sum_kernel, SUM, 0, 8, None),
     "segment sum, float64": Budget(segment_sum.segment_sum_kernel, SUM, 0, 8, None, data="fp64"),
@@ -85,4 +93,5 @@ OTHERS = {
     "forces of atoms": Budget(edge_geometry.atoms_kernel, ATOMS, 0, 1, None),
     "virials of systems": Budget(edge_geometry.systems_kernel, {"ROWS": edge_geometry.SYSTEM_ROWS}, 0, 1, None),
 }
-BUDGETS = GATED | OTHERS
+PRODUCTS = GATED | READOUTS  # which multiply matrices
+BUDGETS = PRODUCTS | OTHERS

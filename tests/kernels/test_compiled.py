@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("triton", reason="Triton is for Linux only")
 
 from fastchgnet_kernels._launch import default_tile
-from tests.kernels.budgets import BUDGETS, GATED
+from tests.kernels.budgets import BUDGETS, GATED, PRODUCTS
 from tests.kernels.compiling import compiled, kernels_of
 
 QUICK = {"edges forward", "segment sum", "bond basis backward", "angle basis", "forces of atoms"}  # and others not
@@ -31,7 +31,7 @@ def test_hopper_code_keeps_to_its_budget(name: str, tmp_path: Path) -> None:
     assert found.shared <= 1024 * budget.shared
     if budget.instructions is not None:
         assert found.per_row(budget.constants["ROWS"], budget.warps) <= budget.instructions
-    assert (found.matrix_products > 0) is (name in GATED)
+    assert (found.matrix_products > 0) is (name in PRODUCTS)
 
 
 @pytest.mark.slow
@@ -47,4 +47,4 @@ def test_other_generations_compile_with_their_tile_and_spill_little(name: str, s
     assert found.shared <= 1024 * SHARED[sm]
     if budget.data == "fp32":
         assert found.stack <= SPILLED[sm]
-        assert (found.matrix_products > 0) is (name in GATED)
+        assert (found.matrix_products > 0) is (name in PRODUCTS)

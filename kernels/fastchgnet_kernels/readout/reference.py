@@ -22,7 +22,8 @@ def forward(atoms: Tensor, weights: ReadoutWeights) -> tuple[Tensor, Tensor, Kep
         sigma = torch.sigmoid(z)
         x = z * sigma
         hidden.append((sigma, x))
-    return torch.addmv(weights.out_bias, x, weights.out), normed, Kept(moments, hidden)
+    energy = torch.addmm(weights.out_bias, x, weights.out[:, None])[:, 0]
+    return energy, normed, Kept(moments, hidden)
 
 
 def backward(atoms: Tensor, weights: ReadoutWeights, kept: Kept) -> Tensor:
