@@ -150,11 +150,12 @@ def _fitted(structure: StructureT, frames: list[Atoms], kind: Kind) -> EquationO
     volumes = np.array([atoms.get_volume() for atoms in frames])
     energies = np.array([atoms.get_potential_energy() for atoms in frames])
     _require_minimum(volumes, volumes[energies.argmin()])
-    fit = ase.eos.EquationOfState(volumes, energies, eos=kind)
+    lowest = float(energies.min())  # what is fitted is small beside it, and would be lost in its rounding
+    fit = ase.eos.EquationOfState(volumes, energies - lowest, eos=kind)
     fit.fit(warn=False)
-    energy, modulus, derivative, volume = map(float, fit.eos_parameters)
+    height, modulus, derivative, volume = map(float, fit.eos_parameters)
     _require_minimum(volumes, volume)
-    left = energies - getattr(ase.eos, kind)(volumes, energy, modulus, derivative, volume)
+    left = energies - lowest - getattr(ase.eos, kind)(volumes, height, modulus, derivative, volume)
     return EquationOfState(
         structure=structure,
         frames=frames,
@@ -162,7 +163,7 @@ def _fitted(structure: StructureT, frames: list[Atoms], kind: Kind) -> EquationO
         energies=energies,
         kind=kind,
         volume=volume,
-        energy=energy,
+        energy=lowest + height,
         bulk_modulus=modulus / units.GPa,
         bulk_modulus_derivative=derivative,
         residual=float(np.sqrt(np.mean(left**2))) / len(frames[0]),

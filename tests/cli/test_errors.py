@@ -15,7 +15,7 @@ from ase_fastchgnet.workflows.relaxation import RelaxationError
 def raises(monkeypatch: pytest.MonkeyPatch, error: BaseException, *options: str) -> tuple[int, str, object]:
     """Exit status, standard error and exception of a command in the middle of which `error` is raised."""
 
-    def fail(*options: object) -> None:
+    def fail(*options: object, **named: object) -> None:
         raise error
 
     monkeypatch.setattr("ase_fastchgnet.cli.predict.make_calculator", fail)
