@@ -29,7 +29,7 @@ def make_weights(layers: int, norm: bool, width: int, dtype: torch.dtype = torch
         shift=normal(width) if norm else None,
         hidden=2 * normal(layers, width, width),
         hidden_bias=normal(layers, width),
-        out=normal(width),
+        out=normal(1, width),
         out_bias=normal(1),
     )
     return ReadoutWeights(*cast(made, dtype))
@@ -53,7 +53,7 @@ def looped(atoms: Tensor, w: ReadoutWeights) -> tuple[Tensor, Tensor]:
         for weight, bias in zip(w.hidden, w.hidden_bias, strict=True):
             z = (x[:, None] * weight).sum(0) + bias
             x = z / (1 + torch.exp(-z))
-        energies.append((x * w.out).sum() + w.out_bias[0])
+        energies.append((x * w.out[0]).sum() + w.out_bias[0])
     return (torch.stack(energies), torch.stack(normed)) if energies else (atoms[:, 0], atoms)
 
 
@@ -65,7 +65,7 @@ def plain(atoms: Tensor, w: ReadoutWeights) -> list[Tensor]:
         normed = x = torch.nn.functional.layer_norm(leaf, leaf.shape[1:], w.scale, w.shift)
     for weight, bias in zip(w.hidden, w.hidden_bias, strict=True):
         x = torch.nn.functional.silu(x @ weight + bias)
-    energy = x @ w.out + w.out_bias
+    energy = x @ w.out[0] + w.out_bias
     return [energy.detach(), normed.detach(), torch.autograd.grad(energy.sum(), leaf)[0]]
 
 

@@ -50,7 +50,7 @@ def index_bytes(rows: RowCounts) -> int:
 
 def tape_bytes(rows: RowCounts, config: ModelConfig, itemsize: int, *, kernels: bool) -> int:
     """Of what a forward pass leaves behind: geometry, bases, features before each block, messages, output."""
-    hidden = 0 if kernels else 2 * config.n_readout_hidden  # two arrays that plain torch keeps of each layer
+    hidden = 0 if kernels else config.n_readout_hidden  # layers of the readout, which plain torch keeps
     d, blocks, radial = config.n_features * itemsize, config.n_blocks, config.n_radial * itemsize
     return _Arrays(
         atoms=(blocks + 1 + hidden) * d + (config.n_features + 2) * DOUBLE,

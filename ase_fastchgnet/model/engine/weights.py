@@ -172,7 +172,7 @@ def _readout(p: Parameters, dtype: torch.dtype) -> ReadoutWeights:
         shift=None if norm is None else norm.bias.to(dtype),
         hidden=torch.stack([layer.weight.T for layer in hidden]).to(dtype),
         hidden_bias=torch.stack([_required(layer.bias) for layer in hidden]).to(dtype),
-        out=last.weight[0].to(dtype),
+        out=last.weight.to(dtype),
         out_bias=_required(last.bias).to(dtype),
     )
 

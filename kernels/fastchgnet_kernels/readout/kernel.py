@@ -50,7 +50,7 @@ def readout_forward_kernel(
     atoms,  # (atoms, D)
     scale, shift,  # (D,)
     hidden, hidden_bias,  # (layers, D, D), (layers, D)
-    out, out_bias,  # (D,), (1,)
+    out, out_bias,  # (1, D), (1,)
     energy,  # (atoms,)
     normed,  # (atoms, D); not written without a norm
     n_atoms,
@@ -135,7 +135,7 @@ def launch(n_atoms: int, weights: ReadoutWeights) -> tuple[tuple[int], dict[str,
     """
     single, tile = weights.hidden.dtype == torch.float32, TILES[weights.hidden.dtype]
     return (triton.cdiv(n_atoms, tile.rows),), {
-        "D": weights.out.shape[0],
+        "D": weights.out.shape[1],
         "LAYERS": weights.hidden.shape[0],
         "NORM": weights.scale is not None,
         "PARTS": 2 if single else 0,

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear, silu
 
 from fastchgnet_kernels.gated_message.weights import NORM_EPS
 from fastchgnet_kernels.readout.weights import Kept, ReadoutWeights
@@ -17,21 +18,17 @@ def forward(atoms: Tensor, weights: ReadoutWeights) -> tuple[Tensor, Tensor, Kep
         normed, mean, rstd = torch.native_layer_norm(atoms, shape, weights.scale, weights.shift, NORM_EPS)
         moments = (mean, rstd)
     x = normed
-    for weight, bias in zip(weights.hidden, weights.hidden_bias, strict=True):
-        z = torch.addmm(bias, x, weight)
-        sigma = torch.sigmoid(z)
-        x = z * sigma
-        hidden.append((sigma, x))
-    energy = torch.addmm(weights.out_bias, x, weights.out[:, None])[:, 0]
-    return energy, normed, Kept(moments, hidden)
+    for weight, bias in zip(weights.hidden.unbind(), weights.hidden_bias.unbind(), strict=True):
+        hidden.append(torch.addmm(bias, x, weight))
+        x = silu(hidden[-1])
+    return linear(x, weights.out, weights.out_bias)[:, 0], normed, Kept(moments, hidden)
 
 
 def backward(atoms: Tensor, weights: ReadoutWeights, kept: Kept) -> Tensor:
     """∂(energy of the atom)/∂(its features), (atoms, D)."""
-    grad, one = weights.out.expand_as(atoms), torch.ones_like(weights.out_bias)
-    for weight, (sigma, h) in zip(reversed(weights.hidden.unbind()), reversed(kept.hidden), strict=True):
-        # silu'(z) = σ + h (1 - σ). Torch's silu_backward computes σ again, and cannot be differentiated.
-        grad = (grad * torch.lerp(h, one, sigma)) @ weight.T
+    grad = weights.out.expand_as(atoms)
+    for weight, z in zip(reversed(weights.hidden.unbind()), reversed(kept.hidden), strict=True):
+        grad = _silu_backward(grad, z) @ weight.T
     if weights.scale is None or kept.moments is None:
         return grad
     shape, mask = [atoms.shape[1]], [True, False, False]
@@ -39,3 +36,12 @@ def backward(atoms: Tensor, weights: ReadoutWeights, kept: Kept) -> Tensor:
         grad, atoms, shape, *kept.moments, weights.scale, weights.shift, mask
     )[0]
     return grad_atoms
+
+
+def _silu_backward(grad: Tensor, z: Tensor) -> Tensor:
+    """grad silu'(z), silu' = σ (1 + z (1 - σ)); torch's own is a single pass, but cannot be differentiated."""
+    if not torch.is_grad_enabled():
+        fused: Tensor = aten.silu_backward(grad, z)
+        return fused
+    sigma = torch.sigmoid(z)
+    return grad * sigma * (1 + z * (1 - sigma))

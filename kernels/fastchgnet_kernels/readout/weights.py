@@ -12,7 +12,7 @@ class ReadoutWeights(NamedTuple):
     shift: Tensor | None  # (D,)
     hidden: Tensor  # (layers, D, D)
     hidden_bias: Tensor  # (layers, D)
-    out: Tensor  # (D,)
+    out: Tensor  # (1, D)
     out_bias: Tensor  # (1,)
 
 
@@ -20,4 +20,4 @@ class Kept(NamedTuple):
     """What the forward pass in plain torch leaves for its adjoint; the kernels compute it again."""
 
     moments: tuple[Tensor, Tensor] | None  # (atoms, 1) mean and 1/deviation of the norm
-    hidden: list[tuple[Tensor, Tensor]]  # (atoms, D) σ(z) and silu(z) of each hidden layer
+    hidden: list[Tensor]  # (atoms, D) pre-activations z of each hidden layer
