@@ -6,6 +6,7 @@ import torch
 
 from fastchgnet_kernels._launch import DEFAULT_TILE, DOUBLE_TILE, SMALL_TILE
 from fastchgnet_kernels.angle_basis import kernel as angle_basis
+from fastchgnet_kernels.bond_basis import Basis
 from fastchgnet_kernels.bond_basis import kernel as bond_basis
 from fastchgnet_kernels.edge_geometry import kernel as edge_geometry
 from fastchgnet_kernels.gated_message import kernel as gated_message
@@ -40,13 +41,21 @@ class Budget(NamedTuple):
     data: str = "fp32"
 
 
-def bonds(dtype: torch.dtype) -> dict[str, Any]:
+def bonds(tiles: dict[torch.dtype, bond_basis.Tile], dtype: torch.dtype) -> dict[str, Any]:
     """What a basis of bonds is compiled for, CHGNet's 31 frequencies."""
-    _, shape = bond_basis.launch(torch.empty(1), torch.empty(31, dtype=dtype), 6.0, 8)
+    basis = Basis(torch.empty(1), torch.empty(31, dtype=dtype), 6.0, 8, None)
+    shape = bond_basis.shape(basis, tiles[dtype])
     return {name: value for name, value in shape.items() if name != "num_warps"}
 
 
-FLOAT, FLOAT64 = bonds(torch.float32), bonds(torch.float64)
+def products(dtype: torch.dtype) -> dict[str, Any]:
+    """And its product with the first layer of AtomConv."""
+    return bonds(bond_basis.MULTIPLIED, dtype) | bond_basis.product_shape(torch.empty(31, 128, dtype=dtype))
+
+
+FLOAT, FLOAT64 = (bonds(bond_basis.WRITTEN, dtype) for dtype in (torch.float32, torch.float64))
+PRODUCT, PRODUCT64 = products(torch.float32), products(torch.float64)
+GRADIENT = {"GRADIENT_COLUMNS": bond_basis.GRADIENT_COLUMNS}
 message, message_backward = gated_message.message_forward_kernel, gated_message.message_backward_kernel
 update, update_backward = gated_update.update_forward_kernel, gated_update.update_backward_kernel
 
@@ -74,15 +83,21 @@ READOUTS = {
     "readout, float64": Budget(readout.readout_forward_kernel, READOUT | DOUBLE, 0, 40, 860, 8, "fp64"),
     "readout backward, float64": Budget(readout.readout_backward_kernel, READOUT | DOUBLE, 0, 40, 1120, 8, "fp64"),
 }
+BASES = {
+    "bond basis": Budget(bond_basis.bond_basis_forward_kernel, PRODUCT, 0, 64, 70, 8),
+    "bond basis backward": Budget(bond_basis.bond_basis_backward_kernel, PRODUCT | GRADIENT, 0, 32, 20, 8),
+    "bond basis, float64": Budget(bond_basis.bond_basis_forward_kernel, PRODUCT64, 0, 20, 85, data="fp64"),
+    "bond basis backward, float64": Budget(
+        bond_basis.bond_basis_backward_kernel, PRODUCT64 | GRADIENT, 0, 24, 65, data="fp64"
+    ),
+}
 OTHERS = {
     "segment sum": Budget(segment_sum.segment_sum_kernel, SUM, 0, 8, None),
     "segment sum, float64": Budget(segment_sum.segment_sum_kernel, SUM, 0, 8, None, data="fp64"),
-    "bond basis": Budget(bond_basis.bond_basis_kernel, FLOAT, 0, 2, 33),
+    "bond basis, written": Budget(bond_basis.bond_basis_values_kernel, FLOAT, 0, 2, 33),
     "bond basis, slope": Budget(bond_basis.bond_basis_slope_kernel, FLOAT, 0, 2, 45),
-    "bond basis backward": Budget(bond_basis.bond_basis_backward_kernel, FLOAT, 0, 2, 57),
-    "bond basis, float64": Budget(bond_basis.bond_basis_kernel, FLOAT64, 0, 2, None, data="fp64"),
+    "bond basis, written, float64": Budget(bond_basis.bond_basis_values_kernel, FLOAT64, 0, 2, None, data="fp64"),
     "bond basis, slope, float64": Budget(bond_basis.bond_basis_slope_kernel, FLOAT64, 0, 2, None, data="fp64"),
-    "bond basis backward, float64": Budget(bond_basis.bond_basis_backward_kernel, FLOAT64, 0, 2, None, data="fp64"),
     "angle basis": Budget(angle_basis.angle_basis_kernel, ANGLE_BASIS, 0, 1, 22),
     "angle basis backward": Budget(angle_basis.angle_basis_backward_kernel, ANGLE_BASIS, 0, 1, 18),
     "angle basis to units": Budget(angle_basis.angle_basis_backward_theta_kernel, TRANSPOSED, 0, 1, None),
@@ -93,5 +108,5 @@ OTHERS = {
     "forces of atoms": Budget(edge_geometry.atoms_kernel, ATOMS, 0, 1, None),
     "virials of systems": Budget(edge_geometry.systems_kernel, {"ROWS": edge_geometry.SYSTEM_ROWS}, 0, 1, None),
 }
-PRODUCTS = GATED | READOUTS  # which multiply matrices
+PRODUCTS = GATED | READOUTS | BASES  # which multiply matrices
 BUDGETS = PRODUCTS | OTHERS

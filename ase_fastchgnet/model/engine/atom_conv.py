@@ -7,15 +7,23 @@ from torch import Tensor
 
 from ase_fastchgnet.model.engine.index import GraphIndex
 from ase_fastchgnet.model.engine.weights import AtomConvWeights
-from fastchgnet_kernels import gated_message
+from fastchgnet_kernels import bond_basis, gated_message
+from fastchgnet_kernels.bond_basis import Basis
 from fastchgnet_kernels.gated_message import Kept, Rows, Scratch, Weighting
 
 
 class BondInputs(NamedTuple):
     """What all four AtomConvs read of the bonds."""
 
-    basis: Tensor  # (bonds, n_radial)
+    basis: Basis
     weight: Tensor  # (bonds, 64) multiplies the message
+
+
+class BondGradients(NamedTuple):
+    """What all four adjoints add to."""
+
+    basis: Tensor  # as `bond_basis.zero_grad` makes it
+    weight: Tensor  # (bonds, 64)
 
 
 class AtomConvSaved(NamedTuple):
@@ -55,7 +63,7 @@ def backward(
     index: GraphIndex,
     w: AtomConvWeights,
     *,
-    grad_bonds: BondInputs,
+    grad_bonds: BondGradients,
     atoms_needed: bool,
 ) -> AtomConvGradients:
     """Gradients of atoms and short bonds; those of the bond inputs are added to `grad_bonds`."""
@@ -74,7 +82,7 @@ def backward(
     grad_bond = grad_table[2 * n_atoms :]
     grad_short = grad_bond.index_select(0, index.short_bonds) @ w.bond.T
     grad_bond.index_fill_(0, index.short_bonds, 0)  # a short bond speaks by its features, not by its length
-    grad_bonds.basis.addmm_(grad_bond, w.far_bond.T)
+    bond_basis.backward(grad_bond, bonds.basis, w.far_bond, grad=grad_bonds.basis)
     if not atoms_needed:
         return AtomConvGradients(None, grad_short)
     grad_atoms = torch.addmm(grad_updated, grad_table[:n_atoms], w.center.T)
@@ -84,12 +92,12 @@ def backward(
 
 def _table(atoms: Tensor, short: Tensor, bonds: BondInputs, index: GraphIndex, w: AtomConvWeights) -> Tensor:
     """First layer per operand: [centre atoms | neighbour atoms | bonds], (2 atoms + bonds, 128)."""
-    n_atoms, n_bonds = atoms.shape[0], bonds.basis.shape[0]
+    n_atoms, n_bonds = atoms.shape[0], bonds.weight.shape[0]
     table = atoms.new_empty(2 * n_atoms + n_bonds, w.bias.shape[0])
     torch.addmm(w.bias, atoms, w.center, out=table[:n_atoms])
     torch.mm(atoms, w.neighbor, out=table[n_atoms : 2 * n_atoms])
     bond_rows = table[2 * n_atoms :]
-    torch.mm(bonds.basis, w.far_bond, out=bond_rows)
+    bond_basis.forward(bonds.basis, w.far_bond, out=bond_rows)
     if w.far_shift is not None:
         bond_rows.add_(index.has_angles[:, None] * w.far_shift)
     bond_rows.index_copy_(0, index.short_bonds, short @ w.bond)

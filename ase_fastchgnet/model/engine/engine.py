@@ -14,11 +14,12 @@ from ase_fastchgnet.model.checkpoint import Checkpoint
 from ase_fastchgnet.model.engine import angle_block, atom_conv, direct_readout
 from ase_fastchgnet.model.engine.angle_block import AngleBlockSaved
 from ase_fastchgnet.model.engine.angle_messages import AngleInputs
-from ase_fastchgnet.model.engine.atom_conv import AtomConvSaved, BondInputs
+from ase_fastchgnet.model.engine.atom_conv import AtomConvSaved, BondGradients, BondInputs
 from ase_fastchgnet.model.engine.index import GraphIndex, build_index
 from ase_fastchgnet.model.engine.weights import pack
 from ase_fastchgnet.model.output import ModelOutput
 from fastchgnet_kernels import angle_basis, bond_basis, edge_geometry, readout
+from fastchgnet_kernels.bond_basis import Basis
 from fastchgnet_kernels.edge_geometry import Geometry
 from fastchgnet_kernels.gated_message import Scratch, thread_scratch
 
@@ -39,7 +40,7 @@ class Tape:
     index: GraphIndex
     geometry: Geometry
     bonds: BondInputs
-    short_basis: Tensor
+    short_basis: Basis
     short_weight: Tensor
     angle_basis: Tensor
     atom_convs: list[AtomConvSaved]
@@ -97,16 +98,15 @@ class Engine:
     def _forward(self, graph: GraphBatch, keep: "_Keeper") -> Tape:
         w, config = self.weights, self.config
         index, geometry = self._index(graph), edge_geometry.forward(graph)
-        basis = bond_basis.forward(geometry.length, w.atom_frequencies, config.atom_cutoff, config.envelope_exponent)
-        short_basis = bond_basis.forward(
-            geometry.short_length, w.bond_frequencies, config.bond_cutoff, config.envelope_exponent
-        )
-        bonds = BondInputs(basis, basis @ w.atom_weights)
-        short_weight = short_basis @ w.bond_weights
+        exponent = config.envelope_exponent
+        basis = bond_basis.expand(geometry.length, w.atom_frequencies, config.atom_cutoff, exponent)
+        short_basis = bond_basis.expand(geometry.short_length, w.bond_frequencies, config.bond_cutoff, exponent)
+        bonds = BondInputs(basis, bond_basis.forward(basis, w.atom_weights))
+        short_weight = bond_basis.forward(short_basis, w.bond_weights)
         first_angles = angle_basis.forward(geometry.short_unit, index.angle_edges, w.angle_frequencies)
 
         atoms = w.embedding.index_select(0, graph.numbers - 1)
-        short = basis.index_select(0, graph.short_bonds) @ w.bond_embedding
+        short = bond_basis.forward(bond_basis.chosen(basis, graph.short_bonds), w.bond_embedding)
         angles = first_angles
         atom_convs, angle_blocks = [], []
         sites = atoms
@@ -158,7 +158,7 @@ class Engine:
     def _derivatives(self, tape: Tape) -> InternalGradients:
         """The adjoint; a layer is dropped from the tape as soon as it is done with, so that its memory is free."""
         w, index = self.weights, tape.index
-        grad_bonds = BondInputs(torch.zeros_like(tape.bonds.basis), torch.zeros_like(tape.bonds.weight))
+        grad_bonds = BondGradients(bond_basis.zero_grad(tape.bonds.basis), torch.zeros_like(tape.bonds.weight))
         grad_short_weight = torch.zeros_like(tape.short_weight)
         grad_atoms = readout.backward(tape.atoms, w.readout, tape.readout)
         grad_short = torch.zeros_like(tape.atom_convs[0].short)
@@ -202,8 +202,8 @@ class Engine:
             sensitivity=readout.backward(tape.atoms, w.readout, tape.readout),
             short=torch.cat([saved.short for saved in tape.atom_convs], 1),
             angles=angles @ w.angle_embedding if angles is tape.angle_basis else angles,
-            basis=torch.cat([tape.bonds.basis, slope], 1),
-            short_basis=tape.short_basis,
+            basis=torch.cat([bond_basis.values(tape.bonds.basis), slope], 1),
+            short_basis=bond_basis.values(tape.short_basis),
             short_envelope=short_envelope[:, None].to(self.dtype),
         )
 
@@ -217,22 +217,18 @@ class Engine:
         return index
 
     def _internal_gradients(
-        self, tape: Tape, grad_bonds: BondInputs, grad_short: Tensor, grad_short_weight: Tensor, grad_angles: Tensor
+        self, tape: Tape, grad_bonds: BondGradients, grad_short: Tensor, grad_short_weight: Tensor, grad_angles: Tensor
     ) -> InternalGradients:
         """From gradients of features to those of lengths and angles, through the bases."""
-        w, config, geometry, index = self.weights, self.config, tape.geometry, tape.index
-        exponent = config.envelope_exponent
-        grad_basis = grad_bonds.basis.addmm_(grad_bonds.weight, w.atom_weights.T)
-        grad_basis.index_add_(0, index.short_bonds, grad_short @ w.bond_embedding.T)
-        grad_length = bond_basis.backward(grad_basis, geometry.length, w.atom_frequencies, config.atom_cutoff, exponent)
-        grad_short_length = bond_basis.backward(
-            grad_short_weight @ w.bond_weights.T,
-            geometry.short_length,
-            w.bond_frequencies,
-            config.bond_cutoff,
-            exponent,
-        )
-        grad_length.index_add_(0, index.short_bonds, grad_short_length)
+        w, index, basis = self.weights, tape.index, tape.bonds.basis
+        bond_basis.backward(grad_bonds.weight, basis, w.atom_weights, grad=grad_bonds.basis)
+        near = bond_basis.chosen(basis, index.short_bonds)
+        grad_near, grad_short_basis = bond_basis.zero_grad(near), bond_basis.zero_grad(tape.short_basis)
+        bond_basis.backward(grad_short, near, w.bond_embedding, grad=grad_near)
+        grad_bonds.basis.index_add_(0, index.short_bonds, grad_near)
+        bond_basis.backward(grad_short_weight, tape.short_basis, w.bond_weights, grad=grad_short_basis)
+        grad_length = bond_basis.grad_length(grad_bonds.basis, basis)
+        grad_length.index_add_(0, index.short_bonds, bond_basis.grad_length(grad_short_basis, tape.short_basis))
         theta = angle_basis.backward(grad_angles, tape.angle_basis, w.angle_frequencies, index.angle_mirror)
         return InternalGradients(grad_length, theta)
 

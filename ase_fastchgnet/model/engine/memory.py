@@ -51,20 +51,26 @@ def index_bytes(rows: RowCounts) -> int:
 def tape_bytes(rows: RowCounts, config: ModelConfig, itemsize: int, *, kernels: bool) -> int:
     """Of what a forward pass leaves behind: geometry, bases, features before each block, messages, output."""
     hidden = 0 if kernels else config.n_readout_hidden  # layers of the readout, which plain torch keeps
-    d, blocks, radial = config.n_features * itemsize, config.n_blocks, config.n_radial * itemsize
+    d, blocks, basis = config.n_features * itemsize, config.n_blocks, _basis_bytes(config, itemsize, kernels=kernels)
     return _Arrays(
         atoms=(blocks + 1 + hidden) * d + (config.n_features + 2) * DOUBLE,
-        bonds=radial + d + 4 * DOUBLE,
-        short=radial + d + (2 * blocks - 1) * d + 7 * DOUBLE,
+        bonds=basis + d + 4 * DOUBLE,
+        short=basis + d + (2 * blocks - 1) * d + 7 * DOUBLE,
         angles=config.n_angular * itemsize + (blocks - 2) * d,
     ).of(rows)
+
+
+def _basis_bytes(config: ModelConfig, itemsize: int, *, kernels: bool) -> int:
+    """Of a bond: kernels compute the basis wherever it is multiplied, and do not write it."""
+    return 0 if kernels else config.n_radial * itemsize
 
 
 def adjoint_bytes(rows: RowCounts, config: ModelConfig, itemsize: int, *, kernels: bool) -> int:
     """The peak of forward pass and adjoint, without graph and index; by `kernels` or, on a CPU, block by block."""
     d, edges, kept = config.n_features * itemsize, 2 * rows.bonds, _kept(rows, config, itemsize)
     scratch = _Scratch(0, 0, -1) if kernels else _scratch(rows, config, itemsize, kept)
-    gradients = _Arrays(atoms=2 * d, bonds=config.n_radial * itemsize + d, short=2 * d, angles=0).of(rows)
+    along_bonds = DOUBLE if kernels else _basis_bytes(config, itemsize, kernels=False)
+    gradients = _Arrays(atoms=2 * d, bonds=along_bonds + d, short=2 * d, angles=0).of(rows)
     always = tape_bytes(rows, config, itemsize, kernels=kernels) + gradients + scratch.buffers
     always += kept.tables + (0 if kernels else kept.activations)
 
@@ -83,7 +89,8 @@ def direct_bytes(rows: RowCounts, checkpoint: Checkpoint, itemsize: int, *, kern
     assert readout is not None
     d, blocks, radial = config.n_features * itemsize, config.n_blocks, config.n_radial * itemsize
     narrow = readout.angle.angle.shape[0] * itemsize
-    features = _Arrays(atoms=(blocks + 5) * d, bonds=2 * radial, short=blocks * d + itemsize, angles=0)
+    written = radial if kernels else 0  # of short bonds; plain torch has theirs on the tape
+    features = _Arrays(atoms=(blocks + 5) * d, bonds=2 * radial, short=blocks * d + itemsize + written, angles=0)
     # The hop has both directions, their weight, both messages, and these end to end; of angles there are the message
     # and its factors at most, while three arrays of bonds wait.
     hop, theta = rows.bonds * 7 * d, _Arrays(atoms=0, bonds=3 * d, short=3 * 2 * narrow, angles=5 * narrow).of(rows)

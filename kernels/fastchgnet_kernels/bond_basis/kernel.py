@@ -1,24 +1,37 @@
-"""The radial basis in Triton. The maths: `__init__`.
+"""The radial basis and its products in Triton: a program has the basis of its bonds in registers, some frequencies at
+a time. The maths: `__init__`.
 
 Lengths, envelopes and phases are float64 up to the reduction of a phase to one turn. From there on all is in the dtype
 of the frequencies, for at float32 a sine of a float64 number costs many times as much and is rounded in the end. With
 the released frequencies, from 0.5 Å to the cut-off, float32 errs by 2.0e-7 of the largest value (plain torch, which
-rounds once, by 5e-8), 1.4e-7 of the largest slope and 1.1e-7 of the largest gradient; float64 by 5e-15 of each.
+rounds once, by 5e-8) and 1.4e-7 of the largest slope; float64 by 5e-15 of each. Products have no tf32: they are a
+small part of the time, and energies follow bond lengths through them.
 """
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from fastchgnet_kernels._tiles import product
 from fastchgnet_kernels._trigonometry import PI, cosine, reduced, sine
+from fastchgnet_kernels.bond_basis.basis import Basis
 
-ROWS = 128  # bonds per program
-COLUMNS = {torch.float32: 32, torch.float64: 8}  # frequencies at a time; registers hold no more
-WARPS = 4
+
+class Tile(NamedTuple):
+    """What registers hold."""
+
+    rows: int  # bonds per program
+    columns: int  # frequencies at a time
+    warps: int
+
+
+WRITTEN = {torch.float32: Tile(128, 32, 4), torch.float64: Tile(128, 8, 4)}
+MULTIPLIED = {torch.float32: Tile(128, 32, 8), torch.float64: Tile(32, 16, 4)}  # 16 columns a product takes at least
+GRADIENT_COLUMNS = 64  # of grad_y at a time
 
 
 @triton.jit
@@ -44,6 +57,13 @@ def phases(length, frequencies, k, filled, CUTOFF: tl.constexpr):
 
 
 @triton.jit
+def basis_tile(length, t, odd, f, CUTOFF: tl.constexpr, EXPONENT: tl.constexpr, NORM: tl.constexpr):
+    """b_k(r), (rows, columns)."""
+    u, _ = envelope(length / CUTOFF, EXPONENT)
+    return sine(t, odd) * (NORM * u / length).to(f.dtype)[:, None]
+
+
+@triton.jit
 def slope_tile(length, t, odd, f, CUTOFF: tl.constexpr, EXPONENT: tl.constexpr, NORM: tl.constexpr):
     """b_k'(r) = √(2/c)/r · [f/c cos(f x) u + sin(f x) (u'/c - u/r)], (rows, columns)."""
     u, slope = envelope(length / CUTOFF, EXPONENT)
@@ -54,15 +74,69 @@ def slope_tile(length, t, odd, f, CUTOFF: tl.constexpr, EXPONENT: tl.constexpr, 
 
 
 @triton.jit(do_not_specialize=["n_bonds"])
-def bond_basis_kernel(
+def bond_basis_forward_kernel(
     r,  # (bonds,)
     frequencies,  # (K,)
+    weight,  # (K, M)
+    out,  # (bonds, M)
+    n_bonds,
+    K: tl.constexpr, COLUMNS: tl.constexpr, CUTOFF: tl.constexpr, EXPONENT: tl.constexpr, NORM: tl.constexpr,
+    M: tl.constexpr, PARTS: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
+    """This program computes b W of ROWS bonds."""
+    bond = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    live = bond < n_bonds
+    length = tl.load(r + bond, live, CUTOFF).to(tl.float64)
+    column = tl.arange(0, M)
+    total = tl.zeros((ROWS, M), out.dtype.element_ty)
+    for first in range(0, K, COLUMNS):
+        k = first + tl.arange(0, COLUMNS)
+        filled = k < K
+        t, odd, f = phases(length, frequencies, k, filled, CUTOFF)
+        basis = basis_tile(length, t, odd, f, CUTOFF, EXPONENT, NORM)
+        w = tl.load(weight + k[:, None] * M + column[None, :], filled[:, None], 0.0)
+        total = product(basis, w, total, PARTS)
+    tl.store(out + bond[:, None].to(tl.int64) * M + column[None, :], total, live[:, None])
+
+
+@triton.jit(do_not_specialize=["n_bonds"])
+def bond_basis_backward_kernel(
+    r, frequencies, weight,
+    grad_y,  # (bonds, M)
+    grad_r,  # (bonds,) float64, added to
+    n_bonds,
+    K: tl.constexpr, COLUMNS: tl.constexpr, CUTOFF: tl.constexpr, EXPONENT: tl.constexpr, NORM: tl.constexpr,
+    M: tl.constexpr, GRADIENT_COLUMNS: tl.constexpr, PARTS: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
+    """This program adds Σ_k (grad_y Wᵀ)_k b_k' of ROWS bonds."""
+    bond = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    live = bond < n_bonds
+    length = tl.load(r + bond, live, CUTOFF).to(tl.float64)
+    total = tl.zeros((ROWS, COLUMNS), grad_y.dtype.element_ty)
+    for first in range(0, K, COLUMNS):
+        k = first + tl.arange(0, COLUMNS)
+        filled = k < K
+        grad_basis = tl.zeros((ROWS, COLUMNS), grad_y.dtype.element_ty)
+        for part in range(0, M, GRADIENT_COLUMNS):
+            column = part + tl.arange(0, GRADIENT_COLUMNS)
+            grad = tl.load(grad_y + bond[:, None].to(tl.int64) * M + column[None, :], live[:, None], 0.0)
+            transposed = tl.load(weight + k[None, :] * M + column[:, None], filled[None, :], 0.0)
+            grad_basis = product(grad, transposed, grad_basis, PARTS)
+        t, odd, f = phases(length, frequencies, k, filled, CUTOFF)
+        total += grad_basis * slope_tile(length, t, odd, f, CUTOFF, EXPONENT, NORM)
+    before = tl.load(grad_r + bond, live, 0.0)
+    tl.store(grad_r + bond, before + tl.sum(total, 1).to(tl.float64), live)
+
+
+@triton.jit(do_not_specialize=["n_bonds"])
+def bond_basis_values_kernel(
+    r, frequencies,
     out,  # (bonds, K)
     n_bonds,
     K: tl.constexpr, COLUMNS: tl.constexpr, CUTOFF: tl.constexpr, EXPONENT: tl.constexpr, NORM: tl.constexpr,
     ROWS: tl.constexpr,
 ):  # fmt: skip
-    """This program computes b_k of ROWS bonds."""
+    """This program writes b_k of ROWS bonds."""
     bond = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     live = bond < n_bonds
     length = tl.load(r + bond, live, CUTOFF).to(tl.float64)
@@ -70,8 +144,7 @@ def bond_basis_kernel(
         k = first + tl.arange(0, COLUMNS)
         filled = k < K
         t, odd, f = phases(length, frequencies, k, filled, CUTOFF)
-        u, _ = envelope(length / CUTOFF, EXPONENT)
-        basis = sine(t, odd) * (NORM * u / length).to(f.dtype)[:, None]
+        basis = basis_tile(length, t, odd, f, CUTOFF, EXPONENT, NORM)
         tl.store(out + bond[:, None].to(tl.int64) * K + k[None, :], basis, live[:, None] & filled[None, :])
 
 
@@ -81,7 +154,7 @@ def bond_basis_slope_kernel(
     K: tl.constexpr, COLUMNS: tl.constexpr, CUTOFF: tl.constexpr, EXPONENT: tl.constexpr, NORM: tl.constexpr,
     ROWS: tl.constexpr,
 ):  # fmt: skip
-    """This program computes b_k' of ROWS bonds."""
+    """This program writes b_k' of ROWS bonds."""
     bond = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     live = bond < n_bonds
     length = tl.load(r + bond, live, CUTOFF).to(tl.float64)
@@ -93,66 +166,60 @@ def bond_basis_slope_kernel(
         tl.store(out + bond[:, None].to(tl.int64) * K + k[None, :], slope, live[:, None] & filled[None, :])
 
 
-@triton.jit(do_not_specialize=["n_bonds"])
-def bond_basis_backward_kernel(
-    r, frequencies,
-    grad_basis,  # (bonds, K)
-    grad_r,  # (bonds,) float64
-    n_bonds,
-    K: tl.constexpr, COLUMNS: tl.constexpr, CUTOFF: tl.constexpr, EXPONENT: tl.constexpr, NORM: tl.constexpr,
-    ROWS: tl.constexpr,
-):  # fmt: skip
-    """This program computes Σ_k grad_k b_k' of ROWS bonds."""
-    bond = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    live = bond < n_bonds
-    length = tl.load(r + bond, live, CUTOFF).to(tl.float64)
-    total = tl.zeros((ROWS, COLUMNS), grad_basis.dtype.element_ty)
-    for first in range(0, K, COLUMNS):
-        k = first + tl.arange(0, COLUMNS)
-        filled = k < K
-        at = bond[:, None].to(tl.int64) * K + k[None, :]
-        grad = tl.load(grad_basis + at, live[:, None] & filled[None, :], 0.0)
-        t, odd, f = phases(length, frequencies, k, filled, CUTOFF)
-        total += grad * slope_tile(length, t, odd, f, CUTOFF, EXPONENT, NORM)
-    tl.store(grad_r + bond, tl.sum(total, 1).to(tl.float64), live)
-
-
-def forward(r: Tensor, frequencies: Tensor, cutoff: float, exponent: int) -> Tensor:
-    """b_k(r), (n, k) in the dtype of the frequencies."""
-    out = frequencies.new_empty(r.shape[0], frequencies.shape[0])
+def forward(basis: Basis, weight: Tensor, out: Tensor) -> Tensor:
+    """y = b(r) W into `out` (n, m)."""
     if out.numel():
-        grid, shape = launch(r, frequencies, cutoff, exponent)
-        bond_basis_kernel[grid](r, frequencies, out, r.shape[0], **shape)
+        tile = MULTIPLIED[weight.dtype]
+        bond_basis_forward_kernel[(triton.cdiv(len(out), tile.rows),)](
+            basis.r, basis.frequencies, weight, out, len(out), **shape(basis, tile), **product_shape(weight)
+        )
     return out
 
 
-def backward(grad_basis: Tensor, r: Tensor, frequencies: Tensor, cutoff: float, exponent: int) -> Tensor:
-    """grad_r = Σ_k grad_k b_k'(r), (n,) float64."""
-    grad_r = r.new_empty(r.shape[0], dtype=torch.float64)
-    if grad_r.numel():
-        grid, shape = launch(r, frequencies, cutoff, exponent)
-        bond_basis_backward_kernel[grid](r, frequencies, grad_basis.contiguous(), grad_r, r.shape[0], **shape)
-    return grad_r
+def backward(grad_y: Tensor, basis: Basis, weight: Tensor, grad_r: Tensor) -> None:
+    """Adds Σ_k (grad_y Wᵀ)_k b_k'(r) to grad_r (n,) float64."""
+    n, m = grad_y.shape
+    if grad_y.numel():
+        tile = MULTIPLIED[weight.dtype]
+        bond_basis_backward_kernel[(triton.cdiv(n, tile.rows),)](
+            basis.r, basis.frequencies, weight, grad_y.contiguous(), grad_r, n,
+            **shape(basis, tile), **product_shape(weight), GRADIENT_COLUMNS=min(m, GRADIENT_COLUMNS),
+        )  # fmt: skip
+
+
+def values(basis: Basis) -> Tensor:
+    """b_k(r), (n, k) in the dtype of the frequencies."""
+    return _written(bond_basis_values_kernel, basis)
 
 
 def slope(r: Tensor, frequencies: Tensor, cutoff: float, exponent: int) -> Tensor:
     """b_k'(r), (n, k) in the dtype of the frequencies."""
-    out = frequencies.new_empty(r.shape[0], frequencies.shape[0])
+    return _written(bond_basis_slope_kernel, Basis(r, frequencies, cutoff, exponent, None))
+
+
+def _written(kernel: Any, basis: Basis) -> Tensor:
+    n, k = basis.r.shape[0], basis.frequencies.shape[0]
+    out = basis.frequencies.new_empty(n, k)
     if out.numel():
-        grid, shape = launch(r, frequencies, cutoff, exponent)
-        bond_basis_slope_kernel[grid](r, frequencies, out, r.shape[0], **shape)
+        tile = WRITTEN[out.dtype]
+        kernel[(triton.cdiv(n, tile.rows),)](basis.r, basis.frequencies, out, n, **shape(basis, tile))
     return out
 
 
-def launch(r: Tensor, frequencies: Tensor, cutoff: float, exponent: int) -> tuple[tuple[int], dict[str, Any]]:
-    """The grid, and what a kernel is compiled for."""
-    k = frequencies.shape[0]
-    return (triton.cdiv(r.shape[0], ROWS),), {
+def shape(basis: Basis, tile: Tile) -> dict[str, Any]:
+    """What all four kernels are compiled for."""
+    k = basis.frequencies.shape[0]
+    return {
         "K": k,
-        "COLUMNS": min(triton.next_power_of_2(k), COLUMNS[frequencies.dtype]),
-        "CUTOFF": float(cutoff),
-        "EXPONENT": exponent,
-        "NORM": math.sqrt(2 / cutoff),
-        "ROWS": ROWS,
-        "num_warps": WARPS,
+        "COLUMNS": min(max(16, triton.next_power_of_2(k)), tile.columns),
+        "CUTOFF": float(basis.cutoff),
+        "EXPONENT": basis.exponent,
+        "NORM": math.sqrt(2 / basis.cutoff),
+        "ROWS": tile.rows,
+        "num_warps": tile.warps,
     }
+
+
+def product_shape(weight: Tensor) -> dict[str, Any]:
+    """And those that multiply."""
+    return {"M": weight.shape[1], "PARTS": 0 if weight.dtype == torch.float64 else 2}

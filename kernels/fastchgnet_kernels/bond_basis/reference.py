@@ -17,7 +17,7 @@ def envelope(x: Tensor, exponent: int) -> tuple[Tensor, Tensor]:
     return torch.where(inside, u, 0.0), torch.where(inside, slope, 0.0)
 
 
-def forward(r: Tensor, frequencies: Tensor, cutoff: float, exponent: int) -> Tensor:
+def values(r: Tensor, frequencies: Tensor, cutoff: float, exponent: int) -> Tensor:
     """b_k(r) = √(2/c) sin(f_k r/c)/r · u(r/c).  r (n,), frequencies (k,) → (n, k) in the dtype of the frequencies.
 
     Computed in float64: phases reach 100, where a float32 number is wrong by 4e-6, more than all that follows adds.
@@ -28,10 +28,10 @@ def forward(r: Tensor, frequencies: Tensor, cutoff: float, exponent: int) -> Ten
     return torch.outer(r / cutoff, frequencies).sin_().mul_(scale[:, None]).to(dtype)
 
 
-def backward(grad_basis: Tensor, r: Tensor, frequencies: Tensor, cutoff: float, exponent: int) -> Tensor:
+def grad_length(grad_basis: Tensor, r: Tensor, frequencies: Tensor, cutoff: float, exponent: int) -> Tensor:
     """grad_r = Σ_k grad_k b_k'(r), with b' = √(2/c)/r · [f/c cos(f x) u + sin(f x) (u'/c - u/r)], x = r/c.
 
-    (n,) float64, and computed in it, as in `forward`.
+    (n,) float64, and computed in it, as in `values`.
     """
     r, frequencies = r.double(), frequencies.double()
     u, slope = envelope(r / cutoff, exponent)
@@ -42,7 +42,7 @@ def backward(grad_basis: Tensor, r: Tensor, frequencies: Tensor, cutoff: float, 
 
 
 def slope(r: Tensor, frequencies: Tensor, cutoff: float, exponent: int) -> Tensor:
-    """b_k'(r), (n, k) in the dtype of the frequencies; computed in float64, as in `forward`."""
+    """b_k'(r), (n, k) in the dtype of the frequencies; computed in float64, as in `values`."""
     dtype, r, frequencies = frequencies.dtype, r.double(), frequencies.double()
     u, u_slope = envelope(r / cutoff, exponent)
     phase = torch.outer(r / cutoff, frequencies)

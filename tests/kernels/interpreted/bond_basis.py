@@ -10,23 +10,25 @@ from fastchgnet_kernels.bond_basis import reference
 from tests.closeness import assert_equal_to_rounding, assert_no_worse_than_plain
 from tests.conftest import PoisonedMemory
 from tests.kernels.gated import SIZES
-from tests.kernels.test_bond_basis import CUTOFFS, frequencies, lengths, looped
-
-
-def grad_like(r: Tensor, f: Tensor) -> Tensor:
-    return torch.randn(len(r), len(f), generator=torch.Generator().manual_seed(1)).to(f.dtype)
+from tests.kernels.test_bond_basis import CUTOFFS, frequencies, grad_length, grad_like, lengths, looped, weights
 
 
 def run(r: Tensor, f: Tensor, cutoff: float, exponent: int) -> list[Tensor]:
-    """Basis, slope and gradient by the kernels."""
-    given = r, f, cutoff, exponent
-    return [bond_basis.forward(*given), bond_basis.slope(*given), bond_basis.backward(grad_like(r, f), *given)]
+    """Basis, slope, products with two weights, and the gradient of lengths by all of them, by the kernels."""
+    both = [weights(len(f), m, f.dtype) for m in (64, 128)]
+    basis = bond_basis.expand(r, f, cutoff, exponent)
+    assert basis.values is None
+    products = [bond_basis.forward(basis, weight) for weight in both]
+    grad = grad_length([grad_like(r, weight) for weight in both], both, basis)
+    return [bond_basis.values(basis), bond_basis.slope(r, f, cutoff, exponent), *products, grad]
 
 
 def defined(r: Tensor, f: Tensor, cutoff: float, exponent: int) -> list[Tensor]:
     """The same by the definition."""
-    given = r, f, cutoff, exponent
-    return [reference.forward(*given), reference.slope(*given), reference.backward(grad_like(r, f), *given)]
+    both, given = [weights(len(f), m, f.dtype) for m in (64, 128)], (r, f, cutoff, exponent)
+    values, slope = reference.values(*given), reference.slope(*given)
+    grad_basis = torch.stack([grad_like(r, weight) @ weight.T for weight in both]).sum(0)
+    return [values, slope, *(values @ weight for weight in both), reference.grad_length(grad_basis, *given)]
 
 
 @pytest.mark.parametrize("n", SIZES)
@@ -49,9 +51,17 @@ def test_float32_is_no_worse_than_plain(n: int, poisoned_memory: PoisonedMemory)
 
 
 @pytest.mark.parametrize(("cutoff", "exponent"), CUTOFFS)
-def test_forward_is_the_formula_bond_by_bond(cutoff: float, exponent: int) -> None:
-    r, f = lengths(63, cutoff), frequencies(5)
-    assert_equal_to_rounding(bond_basis.forward(r, f, cutoff, exponent), looped(r, f, cutoff, exponent))
+def test_values_and_products_are_the_formula_bond_by_bond(cutoff: float, exponent: int) -> None:
+    r, f, weight = lengths(63, cutoff), frequencies(5), weights(5, 16)
+    basis, expected = bond_basis.expand(r, f, cutoff, exponent), looped(r, f, cutoff, exponent)
+    assert_equal_to_rounding(bond_basis.values(basis), expected)
+    assert_equal_to_rounding(bond_basis.forward(basis, weight), expected @ weight)
+
+
+def test_of_chosen_bonds_it_is_their_rows() -> None:
+    r, f, weight, rows = lengths(63, 6.0), frequencies(31), weights(31, 64), torch.tensor([5, 0, 62, 17])
+    some = bond_basis.chosen(bond_basis.expand(r, f, 6.0, 8), rows)
+    assert_equal_to_rounding(bond_basis.forward(some, weight), looped(r[rows], f, 6.0, 8) @ weight)
 
 
 def test_released_frequencies_are_as_accurate_as_the_kernel_says() -> None:
@@ -59,8 +69,8 @@ def test_released_frequencies_are_as_accurate_as_the_kernel_says() -> None:
     p, config = checkpoint.parameters, checkpoint.config
     for f, cutoff in [(p.atom_frequencies, config.atom_cutoff), (p.bond_frequencies, config.bond_cutoff)]:
         r = torch.linspace(0.5, cutoff, 768, dtype=torch.float64)
-        exact = defined(r, f.double(), cutoff, config.envelope_exponent)
-        for ours, theirs in zip(run(r, f.float(), cutoff, config.envelope_exponent), exact, strict=True):
+        exact = defined(r, f.double(), cutoff, config.envelope_exponent)[:2]  # values and slopes
+        for ours, theirs in zip(run(r, f.float(), cutoff, config.envelope_exponent)[:2], exact, strict=True):
             assert (ours - theirs).abs().max() <= 2.5e-7 * theirs.abs().max()
 
 
