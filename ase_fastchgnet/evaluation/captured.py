@@ -1,35 +1,43 @@
-"""CapturedStep: a whole step of a moving system, graph and model, as one CUDA graph.
+"""CapturedStep: the steps of a moving system as CUDA graphs, one to choose bonds and angles and one to evaluate them.
 
-An evaluation is some hundreds of kernels. Those of a small system take less time than their launches, so its step is
+An evaluation is some hundreds of kernels. Those of a small system take less time than their launches, so they are
 recorded once, on tensors that stay where they are (graph/fixed_graph.py), and played again: positions go up, one
-launch, results come down. What is recorded serves as long as atoms, and the axes that are periodic, are the same, and
-while edges and angles fit in; cell and neighbours may change. What it cannot do it leaves to be done step by step.
+launch, results come down. Bonds are chosen anew, which is one launch more, when atoms have moved by more than a bit.
+What is recorded serves as long as atoms, and the axes that are periodic, are the same, and while edges and angles fit
+in; cell and neighbours may change. What it cannot do it leaves to be done step by step.
 """
 
 import logging
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from ase import Atoms
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
-from ase_fastchgnet.graph import AnyCache, DeviceNeighborCache, GraphBatch, isolated_atoms
+from ase_fastchgnet.graph import AnyCache, Cutoffs, DeviceNeighborCache, GraphBatch, isolated_atoms
 from ase_fastchgnet.graph.device_arrays import pack
 from ase_fastchgnet.graph.device_cache import Reference
-from ase_fastchgnet.graph.device_pairing import Sizes
-from ase_fastchgnet.graph.fixed_graph import Capacity, FixedGraph, Summary, capacity_for
-from ase_fastchgnet.graph.validate import MIN_DISTANCE, Geometry, read_geometry
+from ase_fastchgnet.graph.device_pairing import Candidates, Sizes, Topology
+from ase_fastchgnet.graph.fixed_graph import Capacity, FixedGraph, Summary, capacity_for, sizes_within
+from ase_fastchgnet.graph.skin import Frame, Moved, Start
+from ase_fastchgnet.graph.validate import MIN_DISTANCE, Geometry, complete_lattice, read_geometry
+from ase_fastchgnet.model.engine import Engine
+from ase_fastchgnet.model.engine.index import GraphIndex, build_index
 from fastchgnet_kernels import on_device
 
 from .backend import Backend
 from .prediction import Array, Prediction, prediction_of
 
 _log = logging.getLogger(__name__)
+T = TypeVar("T")
 
+HOLD = 0.2  # Å beyond the cut-offs, for which a choice of bonds serves a dozen steps of dynamics or so ...
+HELD_ROWS = 2**15  # ... where neither edges nor angles are more than a GPU works on at once, and some more take no time
 LARGEST = 2**18  # candidate edges; a larger system keeps a device busy for longer than launches take
 PATIENCE = 3  # evaluations of the same atoms before a step is recorded
 
@@ -50,16 +58,28 @@ class Results(NamedTuple):
     crystal_embeddings: Tensor
 
 
+class Chosen(NamedTuple):
+    """What a choice of bonds leaves there for the steps that follow."""
+
+    topology: Topology
+    graph_index: GraphIndex
+    summary: Tensor  # a row of numbers
+
+
 @dataclass(slots=True)
 class _Recorded:
-    """A step that can be played again."""
+    """A choice and a step that can be played again."""
 
     numbers: bytes  # of the atoms
     pbc: bytes
     graph: FixedGraph
+    bonds: Chosen  # which the step reads
     results: Results
-    play: Callable[[], None]
-    loaded: Reference  # the search whose candidates it knows
+    choose: Callable[[], None]
+    step: Callable[[], None]
+    loaded: Reference | None = None  # the search whose candidates it knows
+    searched: Start | None = None  # where
+    chosen: Start | None = None  # where bonds were; None if that was before the search
 
 
 def captured_step(backend: Backend, cache: AnyCache) -> "CapturedStep | None":
@@ -73,7 +93,9 @@ class CapturedStep:
     """Energy, forces, stress and magnetic moments of one system as it moves."""
 
     def __init__(self, backend: Backend, cache: DeviceNeighborCache) -> None:
-        self._backend = backend
+        assert isinstance(backend.model, Engine)
+        self._engine = backend.model
+        self._device = backend.device
         self._cache = cache
         self._recorded: _Recorded | None = None
         self._last = (b"", b"")
@@ -87,18 +109,21 @@ class CapturedStep:
         if recorded is None or reference is None:
             return None
         now = read_geometry(atoms, 0)
-        deformation = reference.deformation(now, 0)
-        if deformation is None or not self._load(recorded, reference, now):
+        if not self._load(recorded, reference, now):
             return None
-        recorded.graph.place(now, reference.start(deformation))
-        recorded.play()
+        assert recorded.searched is not None
+        moved = recorded.searched.moved(now, 0)
+        if moved is None or not self._cache.reaches(moved):
+            return None
+        recorded.graph.place(now)
+        moved = self._choose(recorded, now)
+        recorded.step()
         row = recorded.results.row.cpu().numpy()  # the host waits here
         summary = Summary(*row[: len(Summary._fields)].tolist())
         if not summary.fits(recorded.graph.capacity) or summary.alone:
-            self._recorded = None
+            self._recorded, self._refused = None, bool(summary.alone)
             return None
-        reaches = self._cache.reaches(summary.moved, summary.moved_apart, deformation)
-        if not reaches or summary.shortest < MIN_DISTANCE**2:
+        if moved.shrinks * summary.shortest - moved.apart < MIN_DISTANCE:
             return None
         return _evaluated(row[len(summary) :], now, recorded.results)
 
@@ -110,8 +135,18 @@ class CapturedStep:
             return False
         if recorded.loaded is not reference:
             recorded.graph.load(reference.candidates)
-            recorded.loaded = reference
+            recorded.loaded, recorded.searched, recorded.chosen = reference, reference.start(), None
         return True
+
+    def _choose(self, recorded: _Recorded, now: Geometry) -> Moved:
+        """Chooses bonds anew if those that are chosen may lack one; how far atoms are from where that was."""
+        moved = None if recorded.chosen is None else recorded.chosen.moved(now, 0)
+        cutoffs, hold = self._cache.cutoffs, recorded.graph.hold
+        if moved is None or not all(moved.reaches(c, c + hold) for c in (cutoffs.atom, cutoffs.bond)):
+            recorded.choose()
+            recorded.chosen = Start(Frame.of(now, complete_lattice(now, 0)), now.positions.copy())
+            moved = Moved(shrinks=1.0, apart=0.0)
+        return moved
 
     def learn(self, graph: GraphBatch) -> None:
         """Told of the cache's last graph after each evaluation without a recorded step; records one in time."""
@@ -129,35 +164,53 @@ class CapturedStep:
         self._record(now, graph, reference)
 
     def _record(self, now: Geometry, graph: GraphBatch, reference: Reference) -> None:
-        sizes = Sizes(graph.n_bonds, len(graph.short_bonds), graph.n_angles)
-        capacity = capacity_for(reference.candidates.n_bonds, sizes).or_more(self._capacity)
-        fixed = FixedGraph(self._cache.cutoffs, now, capacity, self._backend.device)
-        fixed.load(reference.candidates)
-        fixed.place(now, reference.positions)
+        candidates = reference.candidates
+        hold, sizes = self._hold(graph, candidates)
+        capacity = capacity_for(candidates.n_bonds, sizes).or_more(self._capacity)
+        fixed = FixedGraph(self._cache.cutoffs, now, capacity, self._device, hold)
+        fixed.load(candidates)
+        fixed.place(now)
         try:
-            results, play = record(lambda: self.run(fixed), self._backend.device)
+            chosen, choose = record(lambda: self.choose(fixed), self._device)
+            results, step = record(lambda: self.step(fixed, chosen), self._device)
         except RuntimeError as error:  # also torch.OutOfMemoryError
             warnings.warn(f"steps go on without a CUDA graph, which would be faster: {error}", stacklevel=5)
             self._refused = True
             return
         self._capacity = capacity
         _log.debug("recorded a step of %d atoms with %s", len(now.positions), capacity)
-        self._recorded = _Recorded(*_key(now), fixed, Results(*results), play, reference)
+        self._recorded = _Recorded(*_key(now), fixed, chosen, results, choose, step)
 
-    def run(self, fixed: FixedGraph) -> Results:
-        """The step itself, which is recorded: it reads the tensors of `fixed` and never waits for the device."""
-        graph, summary = fixed.build()
-        output = self._backend.evaluate(graph)
+    def _hold(self, graph: GraphBatch, candidates: Candidates) -> tuple[float, Sizes]:
+        """By how much bonds are chosen beyond the cut-offs, and how many they are then.
+
+        Layers with a bias write into systems that have an angle, so that angles from beyond the cut-off would count.
+        """
+        if not self._engine.config.mlp_out_bias:
+            cutoffs = self._cache.cutoffs
+            held = Cutoffs(cutoffs.atom + HOLD, cutoffs.bond + HOLD)
+            sizes = sizes_within(candidates, graph.positions, graph.cell[0], held)
+            if max(2 * sizes.bonds, sizes.angles) <= HELD_ROWS:
+                return HOLD, sizes
+        return 0.0, Sizes(graph.n_bonds, len(graph.short_bonds), graph.n_angles)
+
+    def choose(self, fixed: FixedGraph) -> Chosen:
+        """Chooses bonds, which is recorded: it reads the tensors of `fixed` and never waits for the device."""
+        topology, summary = fixed.choose()
+        return Chosen(topology, build_index(fixed.graph(topology)), summary)
+
+    def step(self, fixed: FixedGraph, chosen: Chosen) -> Results:
+        """The step itself, which is recorded likewise: it reads those of `chosen`, too."""
+        with on_device(self._device):
+            output = self._engine.evaluate(fixed.graph(chosen.topology), index=chosen.graph_index)
         assert output.forces is not None
         assert output.virial is not None
-        n = fixed.n_atoms
+        n, summary = fixed.n_atoms, chosen.summary
         row = pack(summary, output.atom_energies[:n], output.magmoms[:n], output.forces[:n], output.virial[0])
         return Results(row, output.site_embeddings[:n], output.crystal_embeddings[:1])
 
 
-def record(
-    run: Callable[[], tuple[Tensor, ...]], device: torch.device
-) -> tuple[tuple[Tensor, ...], Callable[[], None]]:
+def record(run: Callable[[], T], device: torch.device) -> tuple[T, Callable[[], None]]:
     """The tensors that `run` returns, and a function that writes them again from what `run` reads.
 
     On a CUDA device its kernels are recorded as a CUDA graph; `run` must not wait for the device, and must work on the
@@ -168,7 +221,7 @@ def record(
 
         @torch.inference_mode()  # the engine's tensors are written to in that mode alone
         def run_again() -> None:
-            for tensor, new in zip(results, run(), strict=True):
+            for tensor, new in zip(tree_leaves(results), tree_leaves(run()), strict=True):
                 tensor.copy_(new)
 
         return results, run_again
@@ -181,6 +234,7 @@ def record(
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             results = run()
+        graph.replay()  # until then there is nothing in the tensors for others to read
     return results, graph.replay
 
 

@@ -14,16 +14,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from ase import Atoms
-from numpy.typing import NDArray
 from torch import Tensor
 
-from .arrays import Bools, Floats
 from .batch import GraphBatch, check_index_range
 from .device_arrays import pack, read, upload
 from .device_pairing import Candidates, Sizes, assemble, count, pair_up
 from .device_search import find_pairs, plan_grid
 from .neighbors import Cutoffs, search_box
-from .skin import MARGIN, check_skin
+from .skin import MARGIN, Deformation, Frame, Moved, Start, check_skin
 from .validate import MIN_DISTANCE, Geometry, check_distances, check_search_cost, complete_lattice, read_geometry
 
 
@@ -36,39 +34,22 @@ class _Placed(NamedTuple):
     positions: Tensor  # (atoms, 3)
 
 
-class Deformation(NamedTuple):
-    """The lattice is that of the search times `matrix`; None is unity."""
-
-    matrix: Floats | None = None
-    shrinks: float = 1.0  # the smallest singular value: no vector becomes shorter than this times its length
-
-
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """The candidates, and the geometry they were searched at."""
+    """The candidates, and where they were searched."""
 
-    cell: Floats
-    pbc: Bools
-    inverse: NDArray[np.floating]  # (3, 3) of the cell, completed along non-periodic axes
+    frame: Frame
     positions: Tensor  # (atoms, 3), a copy that no graph looks at
     candidates: Candidates
     limits: Tensor  # (2,) Å², squares of the cut-offs of short bonds and of all
 
     def deformation(self, now: Geometry, system: int) -> Deformation | None:
-        """From the lattice of the search to that of now; None where the candidates cannot be those of `now` at all."""
-        if len(now.positions) != len(self.positions) or not np.array_equal(now.pbc, self.pbc):
-            return None
-        if np.array_equal(now.cell, self.cell):
-            return Deformation()
-        matrix = self.inverse @ complete_lattice(now, system)
-        return Deformation(matrix, float(np.linalg.svd(matrix, compute_uv=False)[-1]))
+        """To the lattice of now; None where the candidates cannot be those of `now` at all."""
+        return self.frame.deformation(now, system) if len(now.positions) == len(self.positions) else None
 
-    def start(self, deformation: Deformation) -> Tensor:
-        """Where the atoms (atoms, 3) were at the search, moved with the lattice."""
-        if deformation.matrix is None:
-            return self.positions
-        start: Tensor = self.positions @ upload(deformation.matrix, self.positions.device)
-        return start
+    def start(self) -> Start:
+        """The same for the host."""
+        return Start(self.frame, self.positions.cpu().numpy())
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +68,7 @@ class _Measured(NamedTuple):
     shifts: Tensor  # (candidates, 3) Å
     squared: Tensor  # (candidates,) Å²
     kind: Tensor  # (candidates,) int32: 0 is a short bond, 1 a longer one, 2 none
-    moved: float  # Å, the longest way of an atom since the search
-    moved_apart: float  # Å, the same, measured from the mean
+    moved: Moved  # since the search
     shortest: float  # Å², of all candidates
     changed: bool  # whether a candidate is of another kind than in the last graph
 
@@ -139,7 +119,7 @@ class DeviceNeighborCache:
         measured = None
         if reference is not None and deformation is not None:
             measured = self._measure(reference, placed, deformation)
-            if not self.reaches(measured.moved, measured.moved_apart, deformation):
+            if not self.reaches(measured.moved):
                 measured = None
         if reference is None or measured is None:
             reference = self._search(now, placed, system)
@@ -163,15 +143,13 @@ class DeviceNeighborCache:
     def _search(self, now: Geometry, placed: _Placed, system: int) -> Reference:
         self.reference = self._last = None
         lattice = complete_lattice(now, system)
-        radius = self.cutoffs.atom + self.skin + MARGIN
-        box, searched = search_box(now.positions, lattice, now.pbc, radius)
+        box, searched = search_box(now.positions, lattice, now.pbc, self._radius)
         check_search_cost(box, len(now.positions), searched, system)
-        pairs = find_pairs(placed.positions, plan_grid(now.positions, lattice, now.pbc, radius), radius)
+        pairs = find_pairs(placed.positions, plan_grid(now.positions, lattice, now.pbc, self._radius), self._radius)
         check_index_range(atoms=len(now.positions), edges=2 * len(pairs.i))
         candidates = pair_up(pairs, len(now.positions))
         limits = upload(np.array([self.cutoffs.bond**2, self.cutoffs.atom**2]), self.device)
-        inverse, positions = np.linalg.inv(lattice), placed.positions.clone()
-        self.reference = Reference(now.cell.copy(), now.pbc, inverse, positions, candidates, limits)
+        self.reference = Reference(Frame.of(now, lattice), placed.positions.clone(), candidates, limits)
         self.builds += 1
         return self.reference
 
@@ -180,18 +158,23 @@ class DeviceNeighborCache:
         last, cell = self._last, placed.cell
         shifts = last.shifts if last is not None and cell is last.graph.cell else reference.candidates.shifts(cell[0])
         squared = reference.candidates.squared_lengths(placed.positions, shifts)
-        u, last_kind = placed.positions - reference.start(deformation), None if last is None else last.kind
-        kind, summary = compare(squared, reference.limits, u, last_kind)
-        moved, moved_apart, shortest, changed = read(summary)
-        return _Measured(shifts, squared, kind, moved, moved_apart, shortest, changed > 0)
+        start = reference.positions
+        if deformation.matrix is not None:
+            start = start @ upload(deformation.matrix, start.device)
+        last_kind = None if last is None else last.kind
+        kind, summary = compare(squared, reference.limits, placed.positions - start, last_kind)
+        way, way_from_mean, shortest, changed = read(summary)
+        moved = Moved(deformation.shrinks, 2 * min(way, way_from_mean))
+        return _Measured(shifts, squared, kind, moved, shortest, changed > 0)
 
-    def reaches(self, moved: float, moved_apart: float, deformation: Deformation) -> bool:
-        """Whether every edge is certain to be among the candidates (see the top of skin.py).
+    def reaches(self, moved: Moved) -> bool:
+        """Whether every edge is certain to be among the candidates (see the top of skin.py)."""
+        return moved.reaches(self.cutoffs.atom, self._radius - MARGIN / 2)
 
-        `moved` is the longest way of an atom since the search, Å; `moved_apart` the same, measured from the mean.
-        """
-        slack = deformation.shrinks * (self.cutoffs.atom + self.skin + MARGIN / 2) - self.cutoffs.atom
-        return 2 * moved <= slack or 2 * moved_apart <= slack
+    @property
+    def _radius(self) -> float:
+        """Of a search, Å."""
+        return self.cutoffs.atom + self.skin + MARGIN
 
 
 def compare(squared: Tensor, limits: Tensor, u: Tensor, last_kind: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,9 @@ second system, the filler: atoms each bonded to its own images, farther away tha
 candidates in the order of a graph, so that the first ones can be kept in just the number that is missing; angles are
 missing in another number than short bonds have by geometry, so each filler bond takes a share of them, as angles of an
 edge with itself. All of it is a graph like any other to those who compute with it.
+
+Bonds are chosen a little beyond the cut-offs, by `hold`, and are those of all geometries in which no two atoms have
+come closer by more than that: messages from beyond a cut-off are zero, with their derivatives.
 """
 
 from __future__ import annotations
@@ -17,9 +20,9 @@ import torch
 from torch import Tensor
 
 from .batch import GraphBatch
-from .device_arrays import pack, upload
-from .device_cache import kinds, ways
-from .device_pairing import Candidates, Filler, Sizes, assemble, count
+from .device_arrays import count_before, pack, read, upload
+from .device_cache import kinds
+from .device_pairing import Candidates, Filler, Sizes, Topology, assemble, count
 from .neighbors import Cutoffs
 from .validate import Geometry
 
@@ -69,12 +72,10 @@ def bucket(size: int) -> int:
 
 
 class Summary(NamedTuple):
-    """What the host has to know of a step before it may use the results."""
+    """What the host has to know of a choice of bonds before it may use results."""
 
-    moved: float  # Å, the longest way of an atom since the search
-    moved_apart: float  # Å, the same, measured from the mean
-    shortest: float  # Å², of all candidates
-    alone: float  # atoms without an edge
+    shortest: float  # Å, of all candidates
+    alone: float  # atoms that are not certain to have an edge as long as the choice holds
     long: float
     short: float
     angles: float
@@ -84,14 +85,23 @@ class Summary(NamedTuple):
         return self.long <= capacity.long and self.short < capacity.short and self.angles <= capacity.angles
 
 
+def sizes_within(candidates: Candidates, positions: Tensor, cell: Tensor, cutoffs: Cutoffs) -> Sizes:
+    """Of the graph of some candidates at positions (atoms, 3) in a cell (3, 3); waits for the device."""
+    squared = candidates.squared_lengths(positions, candidates.shifts(cell))
+    kind = kinds(squared, squared.new_tensor([cutoffs.bond**2, cutoffs.atom**2]))
+    return Sizes(*(int(size) for size in read(count(candidates, kind < 2, kind == 0).sizes)))
+
+
 class FixedGraph:
-    """The tensors that a step reads; `load` and `place` write them, `build` makes a graph of them and can be recorded.
+    """The tensors that a step reads; `load` and `place` write them, `choose` and `graph` can be recorded.
 
     For one system with the atoms and the periodic axes of `now`.
     """
 
-    def __init__(self, cutoffs: Cutoffs, now: Geometry, capacity: Capacity, device: torch.device) -> None:
-        self.capacity = capacity
+    def __init__(
+        self, cutoffs: Cutoffs, now: Geometry, capacity: Capacity, device: torch.device, hold: float = 0.0
+    ) -> None:
+        self.capacity, self.hold = capacity, hold
         self.n_atoms, n_fillers = len(now.positions), capacity.filler_atoms
         n_all = self.n_atoms + n_fillers
         numbers = np.concatenate([now.numbers, np.full(n_fillers, NUMBER, np.int32)])
@@ -101,10 +111,10 @@ class FixedGraph:
             "atom_ptr": torch.tensor([0, self.n_atoms, n_all], dtype=torch.int32, device=device),
             "pbc": upload(np.stack([now.pbc, np.ones(3, bool)]), device).clone(),
         }
-        self._limits = upload(np.array([cutoffs.bond**2, cutoffs.atom**2]), device).clone()
+        limits = np.array([cutoffs.bond + hold, cutoffs.atom - hold, cutoffs.atom + hold])
+        self._limits = upload(limits**2, device).clone()
         self._positions = torch.zeros((n_all, 3), dtype=torch.float64, device=device)
         self._cell = torch.eye(3, dtype=torch.float64, device=device).mul_(2 * cutoffs.atom).repeat(2, 1, 1)
-        self._start = torch.zeros((self.n_atoms, 3), dtype=torch.float64, device=device)
         self._n_candidates = torch.zeros((), dtype=torch.int64, device=device)
         self._candidates = _with_fillers(_none(self.n_atoms, device), self.n_atoms, capacity)
 
@@ -114,38 +124,41 @@ class FixedGraph:
             mine.copy_(theirs)
         self._n_candidates.fill_(candidates.n_bonds)
 
-    def place(self, now: Geometry, start: Tensor) -> None:
-        """Where atoms and lattice are, and where the atoms (atoms, 3) were when their neighbours were searched."""
+    def place(self, now: Geometry) -> None:
+        """Where atoms and lattice are."""
         self._positions[: self.n_atoms].copy_(upload(now.positions, self._positions.device))
         self._cell[0].copy_(upload(now.cell, self._cell.device))
-        self._start.copy_(start)
 
-    def build(self) -> tuple[GraphBatch, Tensor]:
-        """The graph of the system and its filler, and a row of numbers: a Summary.
+    def choose(self) -> tuple[Topology, Tensor]:
+        """The bonds and angles of the system and its filler, and a row of numbers: a Summary.
 
-        Where the system is too large for it, the graph is one of fillers alone.
+        Where the system is too large for it, they are those of fillers alone.
         """
         candidates, capacity = self._candidates, self.capacity
         place = torch.arange(candidates.n_bonds, device=self._cell.device) - self._n_candidates
         real = place < 0
         squared = candidates.squared_lengths(self._positions, candidates.shifts(self._cell[0]))
         squared = torch.where(real, squared, torch.inf)
-        kind = kinds(squared, self._limits)
-        found = count(candidates, kind < 2, kind == 0)
+        kind = kinds(squared, self._limits)  # 0 is a short bond, 1 a longer one, 2 perhaps one, 3 none
+        found = count(candidates, kind < 3, kind == 0)
         bonds, short, angles = found.sizes.long()
         fits = (bonds - short <= capacity.long) & (short < capacity.short) & (angles <= capacity.angles)
         bonds, short, angles = (torch.where(fits, size, 0) for size in (bonds, short, angles))
 
         sizes = capacity.sizes
-        kept = ((kind < 2) & fits) | (~real & (place < sizes.bonds - bonds))
+        kept = ((kind < 3) & fits) | (~real & (place < sizes.bonds - bonds))
         kept_short = ((kind == 0) & fits) | (~real & (place < sizes.short - short))
         topology = assemble(
             candidates, count(candidates, kept, kept_short), sizes, Filler(short, sizes.angles - angles)
         )
-        graph = GraphBatch(**self._atoms, cell=self._cell, positions=self._positions, **topology._asdict())
-        moved = ways(self._positions[: self.n_atoms] - self._start)
-        alone = (graph.edge_ptr[: self.n_atoms + 1].diff() == 0).sum()
-        return graph, pack(moved, squared.amin(), alone, found.sizes[0] - found.sizes[1], found.sizes[1:])
+        certain = count_before((kind < 2).index_select(0, candidates.bond_of_edge))
+        alone = (certain.index_select(0, candidates.ptr[: self.n_atoms + 1]).diff() == 0).sum()
+        long = found.sizes[0] - found.sizes[1]
+        return topology, pack(squared.amin().sqrt(), alone, long, found.sizes[1:])
+
+    def graph(self, topology: Topology) -> GraphBatch:
+        """The graph of the system, where its atoms are now, and its filler."""
+        return GraphBatch(**self._atoms, cell=self._cell, positions=self._positions, **topology._asdict())
 
 
 def _none(n_atoms: int, device: torch.device) -> Candidates:

@@ -11,6 +11,7 @@ exists for slabs, wires and molecules as well.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -27,13 +28,72 @@ from .validate import Geometry, check_distances, check_search_cost, complete_lat
 MARGIN = 1e-6  # Å; searched beyond cut-off + skin, far more than rounding, in vesin or here, can move a distance
 
 
+class Deformation(NamedTuple):
+    """The lattice of now is the one before times `matrix`; None is unity."""
+
+    matrix: Floats | None = None
+    shrinks: float = 1.0  # the smallest singular value: no vector becomes shorter than this times its length
+
+    def of(self, positions: Floats) -> Floats:
+        """Where atoms (atoms, 3) would be, had they moved with the lattice alone."""
+        return positions if self.matrix is None else positions @ self.matrix
+
+
+class Moved(NamedTuple):
+    """How far atoms and lattice are from where they were: a vector v of then is now no shorter than σ |v| - apart."""
+
+    shrinks: float  # σ
+    apart: float  # Å
+
+    def reaches(self, cutoff: float, radius: float) -> bool:
+        """Whether every pair that is closer than `cutoff` now is certain to have been closer than `radius`."""
+        return self.apart <= self.shrinks * radius - cutoff
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A lattice as it was."""
+
+    cell: Floats
+    pbc: Bools
+    inverse: NDArray[np.floating]  # (3, 3) of the cell, completed along non-periodic axes
+
+    @classmethod
+    def of(cls, now: Geometry, lattice: Floats) -> Frame:
+        """That of `now`, whose completed cell is `lattice`."""
+        return cls(now.cell.copy(), now.pbc, np.linalg.inv(lattice))
+
+    def deformation(self, now: Geometry, system: int) -> Deformation | None:
+        """To the lattice of now; None where other axes are periodic."""
+        if not np.array_equal(now.pbc, self.pbc):
+            return None
+        if np.array_equal(now.cell, self.cell):
+            return Deformation()
+        matrix = self.inverse @ complete_lattice(now, system)
+        return Deformation(matrix, float(np.linalg.svd(matrix, compute_uv=False)[-1]))
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where atoms and lattice were."""
+
+    frame: Frame
+    positions: Floats  # a copy that no graph looks at
+
+    def moved(self, now: Geometry, system: int) -> Moved | None:
+        """How far they are from there; None where atoms or periodic axes are others."""
+        deformation = self.frame.deformation(now, system) if len(now.positions) == len(self.positions) else None
+        if deformation is None:
+            return None
+        u = now.positions - deformation.of(self.positions)
+        return Moved(deformation.shrinks, 2 * min(_longest(u), _longest(u - u.mean(axis=0))))
+
+
 @dataclass(frozen=True, slots=True)
 class _Reference:
-    """The candidates, and the geometry they were searched at."""
+    """The candidates, and where they were searched."""
 
-    geometry: Geometry
-    lattice: Floats  # (3, 3) the cell, completed along non-periodic axes
-    inverse: NDArray[np.floating]  # (3, 3) of the lattice
+    start: Start
     candidates: CandidateBonds
 
 
@@ -67,7 +127,8 @@ class NeighborCache:
         """The graph of `atoms` as they are now, a batch of one on the CPU; errors name it `system`."""
         now = read_geometry(atoms, system)
         reference = self._reference
-        if reference is None or not self._reaches(reference, now, system):
+        moved = None if reference is None else reference.start.moved(now, system)
+        if reference is None or moved is None or not moved.reaches(self.cutoffs.atom, self._radius - MARGIN / 2):
             reference = self._search(now, system)
         bonds = reference.candidates
         squared = bonds.squared_lengths(now.positions, now.cell)
@@ -84,26 +145,17 @@ class NeighborCache:
     def _search(self, now: Geometry, system: int) -> _Reference:
         self._reference = self._last = None
         lattice = complete_lattice(now, system)
-        box, radius = search_box(now.positions, lattice, now.pbc, self.cutoffs.atom + self.skin + MARGIN)
+        box, radius = search_box(now.positions, lattice, now.pbc, self._radius)
         check_search_cost(box, len(now.positions), radius, system)
         candidates = find_candidates(now.positions, box, now.pbc, radius)
-        then = now._replace(positions=now.positions.copy(), cell=now.cell.copy())  # graphs look at those of `now`
-        self._reference = _Reference(then, lattice, np.linalg.inv(lattice), candidates)
+        self._reference = _Reference(Start(Frame.of(now, lattice), now.positions.copy()), candidates)
         self.builds += 1
         return self._reference
 
-    def _reaches(self, reference: _Reference, now: Geometry, system: int) -> bool:
-        """Whether every edge of `now` is certain to be among the candidates (see the top of this file)."""
-        then = reference.geometry
-        if len(now.positions) != len(then.positions) or not np.array_equal(now.pbc, then.pbc):
-            return False
-        if np.array_equal(now.cell, then.cell):
-            sigma, u = 1.0, now.positions - then.positions
-        else:
-            f = reference.inverse @ complete_lattice(now, system)
-            sigma, u = float(np.linalg.svd(f, compute_uv=False)[-1]), now.positions - then.positions @ f
-        slack = sigma * (self.cutoffs.atom + self.skin + MARGIN / 2) - self.cutoffs.atom
-        return 2 * _longest(u) <= slack or 2 * _longest(u - u.mean(axis=0)) <= slack
+    @property
+    def _radius(self) -> float:
+        """Of a search, Å."""
+        return self.cutoffs.atom + self.skin + MARGIN
 
 
 def check_skin(skin: float) -> float:

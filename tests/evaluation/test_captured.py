@@ -13,7 +13,7 @@ from structures import STRUCTURES
 from ase_fastchgnet import FastCHGNet, calculator
 from ase_fastchgnet.evaluation import captured
 from ase_fastchgnet.evaluation.backend import Backend
-from ase_fastchgnet.evaluation.captured import CapturedStep
+from ase_fastchgnet.evaluation.captured import CapturedStep, Results
 from ase_fastchgnet.evaluation.source import Forces, load_weights
 from ase_fastchgnet.graph import DeviceNeighborCache
 from ase_fastchgnet.graph.fixed_graph import Capacity, FixedGraph, Summary
@@ -26,10 +26,11 @@ RESULTS = ("forces", "energy", "energies", "stress", "magmoms")  # forces first:
 
 
 class Steps:
-    """How often a step was played and recorded."""
+    """How often a step was recorded and played, and bonds were chosen for it."""
 
     def __init__(self) -> None:
         self.played = 0
+        self.chosen = 0
         self.recorded = 0
 
 
@@ -38,14 +39,14 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> Steps:
     """Calculators on the CPU find neighbours as they do on a CUDA device, and so record their steps."""
     counted, record = Steps(), captured.record
 
-    def counting(
-        run: Callable[[], tuple[torch.Tensor, ...]], device: torch.device
-    ) -> tuple[tuple[torch.Tensor, ...], Callable[[], None]]:
-        counted.recorded += 1
+    def counting(run: Callable[[], object], device: torch.device) -> tuple[object, Callable[[], None]]:
         results, play = record(run, device)
+        is_step = isinstance(results, Results)
+        counted.recorded += is_step
 
         def play_and_count() -> None:
-            counted.played += 1
+            counted.played += is_step
+            counted.chosen += not is_step
             play()
 
         return results, play_and_count
@@ -86,12 +87,49 @@ def test_steps_of_a_moving_system_are_recorded_and_right(steps: Steps) -> None:
     assert steps.played == 8 - captured.PATIENCE
 
 
+def test_bonds_are_chosen_anew_only_when_atoms_have_moved_by_half_the_hold(steps: Steps) -> None:
+    atoms, rng = STRUCTURES["LiMnO2"].copy(), np.random.default_rng(4)
+    atoms.calc = calc()
+    walk(atoms, captured.PATIENCE + 1, scale=0.001)
+    assert steps.chosen == 1
+    start = atoms.positions.copy()
+    for _ in range(4):
+        atoms.positions = start + rng.uniform(-0.4, 0.4, size=start.shape) * captured.HOLD / np.sqrt(3)
+        walk(atoms, 1, scale=0.001)
+    assert steps.chosen == 1
+    atoms.positions[0] += captured.HOLD  # less than the skin, so that nothing is searched
+    walk(atoms, 1, scale=0.001)
+    assert steps.chosen == 2
+    assert steps.played == 6
+
+
+def test_where_layers_have_a_bias_they_are_chosen_at_every_step(steps: Steps) -> None:
+    atoms = STRUCTURES["LiMnO2"].copy()
+    atoms.calc = FastCHGNet("0.2.0", device="cpu", dtype="float64")
+    for _ in range(6):
+        atoms.rattle(0.001, rng=np.random.default_rng(5))
+        atoms.get_forces()
+        fresh = FastCHGNet("0.2.0", device="cpu", dtype="float64").get_forces(atoms)
+        assert np.abs(atoms.get_forces() - fresh).max() < 1e-12
+    assert steps.played == steps.chosen == 6 - captured.PATIENCE
+
+
+def test_so_they_are_in_systems_of_which_more_bonds_would_take_longer(
+    steps: Steps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(captured, "HELD_ROWS", 1000)
+    atoms = STRUCTURES["LiMnO2"].copy()
+    atoms.calc = calc()
+    walk(atoms, 6, scale=0.001)
+    assert steps.played == steps.chosen == 6 - captured.PATIENCE
+
+
 def test_a_new_search_and_a_new_lattice_do_not_end_a_recording(steps: Steps) -> None:
     atoms = STRUCTURES["LiMnO2 skewed"].copy()
-    atoms.calc = calc(skin=0.1)
+    atoms.calc = calc(skin=0.2)
     walk(atoms, 4)
     searches, rng = atoms.calc._cache.builds, np.random.default_rng(1)
-    for _ in range(6):
+    for _ in range(10):
         atoms.set_cell(atoms.cell.array @ (np.eye(3) + rng.normal(scale=0.002, size=(3, 3))), scale_atoms=True)
         walk(atoms, 1, seed=int(rng.integers(1000)), scale=0.02)
     assert atoms.calc._cache.builds > searches + 1
@@ -250,7 +288,10 @@ def test_a_step_never_asks_the_device_for_a_number(
     backend = Backend("triton", checkpoint, dtype, META, engine)
     step = CapturedStep(backend, DeviceNeighborCache(backend.cutoffs, device=META))
     now = read_geometry(STRUCTURES["LiMnO2"], 0)
-    results = step.run(FixedGraph(backend.cutoffs, now, Capacity(500, 300, 100, 1000), META))
+    fixed = FixedGraph(backend.cutoffs, now, Capacity(500, 300, 100, 1000), META)
+    chosen = step.choose(fixed)
+    assert launched == []
+    results = step.step(fixed, chosen)
     assert results.row.shape == (len(Summary._fields) + 8 * (1 + 1 + 3) + 9,)
     assert len(launched) >= 20
     assert ("message_backward_kernel" in launched) is (forces == "conservative")

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from structures import STRUCTURES
 
 from ase_fastchgnet import load_checkpoint
+from ase_fastchgnet.evaluation.source import Forces, load_weights
 from ase_fastchgnet.graph import Cutoffs, DeviceNeighborCache, GraphBatch
 from ase_fastchgnet.graph.device_pairing import Sizes
-from ase_fastchgnet.graph.fixed_graph import Capacity, FixedGraph, Summary, bucket, capacity_for
+from ase_fastchgnet.graph.fixed_graph import Capacity, FixedGraph, Summary, bucket, capacity_for, sizes_within
 from ase_fastchgnet.graph.validate import read_geometry
 from ase_fastchgnet.model.engine import Engine
 
@@ -30,25 +31,52 @@ def sizes(graph: GraphBatch) -> Sizes:
 class Moving:
     """A system with its graph and its graph of fixed size."""
 
-    def __init__(self, atoms: Atoms, cutoffs: Cutoffs, capacity: Capacity | None = None, skin: float = 1.0) -> None:
+    def __init__(
+        self, atoms: Atoms, cutoffs: Cutoffs, capacity: Capacity | None = None, skin: float = 1.0, hold: float = 0.0
+    ) -> None:
         self.atoms = atoms.copy()
         self.cache = DeviceNeighborCache(cutoffs, skin)
         graph = self.cache.graph(self.atoms)
         self.reference = self.cache.reference
         assert self.reference is not None
-        self.capacity = capacity or capacity_for(self.reference.candidates.n_bonds, sizes(graph))
-        self.fixed = FixedGraph(cutoffs, read_geometry(self.atoms, 0), self.capacity, CPU)
-        self.fixed.load(self.reference.candidates)
+        candidates, held = self.reference.candidates, Cutoffs(cutoffs.atom + hold, cutoffs.bond + hold)
+        counted = sizes_within(candidates, graph.positions, graph.cell[0], held)
+        assert hold > 0 or counted == sizes(graph)
+        self.capacity = capacity or capacity_for(candidates.n_bonds, counted)
+        self.fixed = FixedGraph(cutoffs, read_geometry(self.atoms, 0), self.capacity, CPU, hold)
+        self.fixed.load(candidates)
 
-    def both(self) -> tuple[GraphBatch, GraphBatch, Summary]:
+    def choose(self) -> Summary:
+        self.fixed.place(read_geometry(self.atoms, 0))
+        self.topology, row = self.fixed.choose()
+        return Summary(*row.tolist())
+
+    def graphs(self) -> tuple[GraphBatch, GraphBatch]:
+        """That of the system alone, and the one of fixed size with the bonds that were chosen last."""
         graph = self.cache.graph(self.atoms)
         assert self.cache.reference is self.reference
-        now = read_geometry(self.atoms, 0)
-        deformation = self.reference.deformation(now, 0)
-        assert deformation is not None
-        self.fixed.place(now, self.reference.start(deformation))
-        found, row = self.fixed.build()
-        return graph, found, Summary(*row.tolist())
+        self.fixed.place(read_geometry(self.atoms, 0))
+        return graph, self.fixed.graph(self.topology)
+
+    def both(self) -> tuple[GraphBatch, GraphBatch, Summary]:
+        """The same with bonds that are chosen now."""
+        summary = self.choose()
+        return *self.graphs(), summary
+
+
+def assert_same_results(engine: Engine, fixed: GraphBatch, graph: GraphBatch, name: str) -> None:
+    """To rounding, of the first system of `fixed`, which is the only one of `graph`."""
+    alone, found, n = engine.evaluate(graph), engine.evaluate(fixed), graph.n_atoms
+    assert alone.forces is not None
+    assert found.forces is not None
+    assert found.virial is not None
+    for ours, theirs in [
+        (found.atom_energies[:n], alone.atom_energies),
+        (found.magmoms[:n], alone.magmoms),
+        (found.forces[:n], alone.forces),
+        (found.virial[:1], alone.virial),
+    ]:
+        assert_equal_to_rounding(ours, theirs, scale=1.0, what=name)
 
 
 @pytest.mark.parametrize("model", ["0.3.0", "0.2.0"])  # with and without layers that write into systems without angles
@@ -58,18 +86,50 @@ def test_the_filler_changes_nothing_of_what_the_model_says_of_the_system(model: 
     for name in SMALL:
         graph, fixed, summary = Moving(STRUCTURES[name], cutoffs).both()
         assert (summary.long + summary.short, summary.short, summary.angles) == sizes(graph), name
-        alone, n = engine.evaluate(graph), graph.n_atoms
-        found = engine.evaluate(fixed)
-        assert alone.forces is not None
-        assert found.forces is not None
-        assert found.virial is not None
-        for ours, theirs in [
-            (found.atom_energies[:n], alone.atom_energies),
-            (found.magmoms[:n], alone.magmoms),
-            (found.forces[:n], alone.forces),
-            (found.virial[:1], alone.virial),
-        ]:
-            assert_equal_to_rounding(ours, theirs, scale=1.0, what=name)
+        assert_same_results(engine, fixed, graph, name)
+
+
+@pytest.mark.parametrize(
+    ("model", "forces"), [("0.3.0", "conservative"), ("r2scan", "conservative"), ("0.3.0", "direct")]
+)
+def test_bonds_that_were_chosen_before_serve_until_atoms_have_moved_by_half_the_hold(
+    model: str, forces: Forces
+) -> None:
+    checkpoint, rng, hold = load_weights(model, forces), np.random.default_rng(2), 0.3
+    engine = Engine(checkpoint, dtype=torch.float64, forces=forces)
+    cutoffs, changed = Cutoffs(engine.config.atom_cutoff, engine.config.bond_cutoff), 0
+    for name in SMALL:
+        moving = Moving(STRUCTURES[name], cutoffs, hold=hold)
+        before, start = moving.choose(), moving.atoms.positions.copy()
+        n_before = sizes(moving.graphs()[0])
+        assert (before.long + before.short, before.short, before.angles) >= n_before
+        for _ in range(2):
+            way = rng.normal(size=start.shape)
+            moving.atoms.positions = start + 0.5 * hold * way / np.linalg.norm(way, axis=1, keepdims=True)
+            graph, fixed = moving.graphs()
+            assert_same_results(engine, fixed, graph, name)
+            changed += sizes(graph) != n_before
+    assert changed > len(SMALL)
+
+
+def test_farther_than_that_they_do_not() -> None:
+    """Or what the test above shows would be no merit of the hold."""
+    atoms = Atoms("Si3", positions=[[0, 0, 0], [2.4, 0, 0], [0, 0, 3.35]], cell=[20, 20, 20], pbc=True)
+    moving = Moving(atoms, Cutoffs(), skin=2.0, hold=0.3)
+    moving.choose()
+    engine = Engine(load_checkpoint("0.3.0"), dtype=torch.float64)
+    moving.atoms.positions[2, 2] = 2.8  # an angle more
+    fresh, held = (float(engine.evaluate(graph).atom_energies[:3].sum()) for graph in moving.graphs())
+    assert abs(fresh - held) > 1e-3
+
+
+def test_an_atom_is_alone_if_it_may_become_so_while_the_choice_holds() -> None:
+    for distance, alone in [(5.6, 0), (5.8, 2), (6.1, 2), (6.3, 2)]:
+        atoms = Atoms("Si2", positions=[[0, 0, 0], [0, 0, distance]], cell=[20, 20, 20], pbc=True)
+        summary = Moving(atoms, Cutoffs(), hold=0.3).choose()
+        assert summary.alone == alone
+        assert summary.long == (distance < 6.3)
+        assert summary.shortest == pytest.approx(distance, abs=1e-12)
 
 
 @pytest.mark.parametrize("name", ["LiMnO2 skewed", "slab on its side", "benzene in a box"])
@@ -142,13 +202,14 @@ def test_the_largest_bond_of_the_filler_is_beyond_the_cutoff_and_shared_out_amon
     assert fixed.angle_ptr.diff()[len(graph.short_bonds) :].max() <= 2 * fixed.angle_ptr.diff().double().mean()
 
 
-def test_building_asks_the_device_for_nothing() -> None:
+def test_choosing_asks_the_device_for_nothing() -> None:
     """Meta tensors have no values: whatever would wait for one, or make a tensor as large as one says, fails."""
     now = read_geometry(STRUCTURES["LiMnO2"], 0)
     capacity = Capacity(500, 300, 100, 1000)
-    graph, row = FixedGraph(Cutoffs(), now, capacity, torch.device("meta")).build()
+    fixed = FixedGraph(Cutoffs(), now, capacity, torch.device("meta"), 0.2)
+    topology, row = fixed.choose()
     assert row.shape == (len(Summary._fields),)
-    assert sizes(graph) == capacity.sizes
+    assert sizes(fixed.graph(topology)) == capacity.sizes
 
 
 @given(st.integers(0, 2**31))

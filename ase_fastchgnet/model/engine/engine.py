@@ -81,12 +81,15 @@ class Engine:
         self.weights = pack(checkpoint, dtype, device, tf32=tf32)
         self._last_index: tuple[GraphBatch, GraphIndex] | None = None
 
-    def evaluate(self, graph: GraphBatch, *, gradient: bool = True) -> ModelOutput:
-        """Energies, magnetic moments and embeddings; with `gradient`, forces and virials too."""
+    def evaluate(self, graph: GraphBatch, *, gradient: bool = True, index: GraphIndex | None = None) -> ModelOutput:
+        """Energies, magnetic moments and embeddings; with `gradient`, forces and virials too.
+
+        `index` is that of `graph`, where it is known.
+        """
         if not gradient:
             return self.forward(graph).output
         # This tape does not leave here, so what it keeps may lie in memory that the next evaluation uses again.
-        tape = self._forward(graph, _Keeper(KEEP_BYTES if self.forces == "conservative" else 0))
+        tape = self._forward(graph, _Keeper(KEEP_BYTES if self.forces == "conservative" else 0), index)
         forces, virial = self._backward(tape)
         return tape.output._replace(forces=forces, virial=virial)
 
@@ -95,9 +98,10 @@ class Engine:
         return self._forward(graph, _Keeper(0))
 
     @torch.inference_mode()
-    def _forward(self, graph: GraphBatch, keep: "_Keeper") -> Tape:
+    def _forward(self, graph: GraphBatch, keep: "_Keeper", index: GraphIndex | None = None) -> Tape:
         w, config = self.weights, self.config
-        index, geometry = self._index(graph), edge_geometry.forward(graph)
+        index = self._index(graph) if index is None else index
+        geometry = edge_geometry.forward(graph)
         exponent = config.envelope_exponent
         basis = bond_basis.expand(geometry.length, w.atom_frequencies, config.atom_cutoff, exponent)
         short_basis = bond_basis.expand(geometry.short_length, w.bond_frequencies, config.bond_cutoff, exponent)

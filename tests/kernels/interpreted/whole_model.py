@@ -90,8 +90,8 @@ def test_a_graph_of_fixed_size_gives_the_same_whatever_memory_holds(poisoned_mem
     def evaluate() -> ModelOutput:
         fixed = FixedGraph(cutoffs, now, capacity, torch.device("cpu"))
         fixed.load(cache.reference.candidates)
-        fixed.place(now, cache.reference.positions)
-        return engine.evaluate(fixed.build()[0])
+        fixed.place(now)
+        return engine.evaluate(fixed.graph(fixed.choose()[0]))
 
     found, exact = poisoned_memory.run(evaluate), ReferenceModel(checkpoint, dtype=torch.float64).evaluate(graph)
     for name, rows in [("atom_energies", 2), ("magmoms", 2), ("forces", 2), ("virial", 1)]:
