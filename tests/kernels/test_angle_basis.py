@@ -51,9 +51,15 @@ def looped(unit: Tensor, angles: Tensor, f: Tensor) -> Tensor:
     return torch.stack(rows) if rows else f.new_zeros(0, 2 * len(f) + 1)
 
 
+def received(unit: Tensor, angles: Tensor) -> Tensor:
+    """Of which angles each edge is the first."""
+    edges = torch.arange(len(unit) + 1, dtype=angles.dtype)
+    return torch.searchsorted(angles[:, 0].contiguous(), edges, out_int32=True)
+
+
 def gradient(grad_basis: Tensor, unit: Tensor, angles: Tensor, f: Tensor, mirror: Tensor) -> Tensor:
     grad_theta = angle_basis.backward(grad_basis, angle_basis.forward(unit, angles, f), f, mirror)
-    return angle_basis.backward_theta(grad_theta, unit, angles)
+    return angle_basis.backward_theta(grad_theta, unit, angles, received(unit, angles))
 
 
 def autograd_gradient(grad_basis: Tensor, unit: Tensor, angles: Tensor, f: Tensor) -> Tensor:
@@ -171,5 +177,6 @@ def test_the_inputs_are_left_as_they_were() -> None:
     basis = angle_basis.forward(unit, angles, f)
     given = basis, unit, angles, f, mirror
     before = [tensor.clone() for tensor in given]
-    angle_basis.backward_theta(angle_basis.backward(random_like(basis), basis, f, mirror), unit, angles)
+    grad_theta = angle_basis.backward(random_like(basis), basis, f, mirror)
+    angle_basis.backward_theta(grad_theta, unit, angles, received(unit, angles))
     assert all(map(torch.equal, given, before))

@@ -20,6 +20,7 @@ class AngleInputs(NamedTuple):
 class BondConvSaved(NamedTuple):
     inputs: AngleInputs
     message: Tensor  # (short, 64) summed, before the receiving bond's weight
+    table: Tensor | None
     kept: Kept | None
 
 
@@ -27,8 +28,9 @@ def bond_conv(
     inputs: AngleInputs, weight: Tensor, index: GraphIndex, w: BondConvWeights, *, keep: Scratch | None
 ) -> tuple[Tensor, BondConvSaved]:
     """short + out(weight_receiving Σ_angles weight_sending message), (short, 64)."""
+    table = _table(inputs, index, w.message)
     message, kept = gated_message.forward(
-        _rows(inputs, index, w.message),
+        _rows(table, inputs, index, w.message),
         w.message.gated,
         Weighting(weight, index.angle_sender),
         index.angle_segments,
@@ -37,7 +39,7 @@ def bond_conv(
     updated = torch.addmm(inputs.short, message * weight, w.out)
     if w.out_bias is not None:
         updated.add_(index.has_angles.index_select(0, index.short_bonds)[:, None] * w.out_bias)
-    return updated, BondConvSaved(inputs, message, kept)
+    return updated, BondConvSaved(inputs, message, None if keep is None else table, kept)
 
 
 def bond_conv_backward(
@@ -57,7 +59,7 @@ def bond_conv_backward(
     grad_weight.addcmul_(grad_message, saved.message)
     grad_table, grad_sender = gated_message.backward(
         grad_message.mul_(weight),
-        _rows(saved.inputs, index, w.message),
+        _rows(_saved_table(saved, index, w.message), saved.inputs, index, w.message),
         w.message.gated,
         Weighting(weight, index.angle_sender),
         index.angle_segments,
@@ -70,6 +72,7 @@ def bond_conv_backward(
 
 class AngleUpdateSaved(NamedTuple):
     inputs: AngleInputs
+    table: Tensor | None
     kept: Kept | None
 
 
@@ -77,19 +80,29 @@ def angle_update(
     inputs: AngleInputs, index: GraphIndex, w: AngleWeights, *, out: Tensor, keep: Scratch | None
 ) -> AngleUpdateSaved:
     """Adds the gated MLP of every angle to `out` (angles, 64), which holds the angle features."""
-    return AngleUpdateSaved(inputs, gated_update.forward(_rows(inputs, index, w), w.gated, out=out, keep=keep))
+    table = _table(inputs, index, w)
+    kept = gated_update.forward(_rows(table, inputs, index, w), w.gated, out=out, keep=keep)
+    return AngleUpdateSaved(inputs, None if keep is None else table, kept)
 
 
 def angle_update_backward(
     grad_updated: Tensor, saved: AngleUpdateSaved, index: GraphIndex, w: AngleWeights, *, grad: AngleInputs
 ) -> None:
     """Adds to `grad`."""
-    rows = _rows(saved.inputs, index, w)
+    rows = _rows(_saved_table(saved, index, w), saved.inputs, index, w)
     grad_table = gated_update.backward(grad_updated, rows, w.gated, grad_x=grad.angles, kept=saved.kept)
     _table_backward(grad_table, index, w, grad)
 
 
-def _rows(inputs: AngleInputs, index: GraphIndex, w: AngleWeights) -> Rows:
+def _rows(table: Tensor, inputs: AngleInputs, index: GraphIndex, w: AngleWeights) -> Rows:
+    return Rows(table, index.angle_rows, Dense(inputs.angles, w.angle), w.tf32)
+
+
+def _saved_table(saved: BondConvSaved | AngleUpdateSaved, index: GraphIndex, w: AngleWeights) -> Tensor:
+    return _table(saved.inputs, index, w) if saved.table is None else saved.table
+
+
+def _table(inputs: AngleInputs, index: GraphIndex, w: AngleWeights) -> Tensor:
     """First layer per operand: [receiving short edges, with their centre | sending short bonds], (3 short, 128)."""
     n_short = inputs.short.shape[0]
     table = inputs.short.new_empty(3 * n_short, w.bias.shape[0])
@@ -97,7 +110,7 @@ def _rows(inputs: AngleInputs, index: GraphIndex, w: AngleWeights) -> Rows:
     torch.index_select(centers, 0, index.short_center, out=table[: 2 * n_short])
     table[: 2 * n_short].view(n_short, 2, -1).add_((inputs.short @ w.receiving)[:, None])
     torch.mm(inputs.short, w.sending, out=table[2 * n_short :])
-    return Rows(table, index.angle_rows, Dense(inputs.angles, w.angle), w.tf32)
+    return table
 
 
 def _table_backward(grad_table: Tensor, index: GraphIndex, w: AngleWeights, grad: AngleInputs) -> None:

@@ -51,11 +51,6 @@ def forward(
     return updated, AtomConvSaved(atoms, short, None if keep is None else table, kept)
 
 
-class AtomConvGradients(NamedTuple):
-    atoms: Tensor | None  # (atoms, 64); None where nobody asks
-    short: Tensor  # (short, 64)
-
-
 def backward(
     grad_updated: Tensor,
     saved: AtomConvSaved,
@@ -64,9 +59,10 @@ def backward(
     w: AtomConvWeights,
     *,
     grad_bonds: BondGradients,
+    grad_short: Tensor,
     atoms_needed: bool,
-) -> AtomConvGradients:
-    """Gradients of atoms and short bonds; those of the bond inputs are added to `grad_bonds`."""
+) -> Tensor:
+    """The gradient of the atoms, or `grad_updated` where nobody asks; adds to those of the bonds and short bonds."""
     n_atoms = saved.atoms.shape[0]
     table = _table(saved.atoms, saved.short, bonds, index, w) if saved.table is None else saved.table
     grad_table, grad_weight = gated_message.backward(
@@ -80,14 +76,14 @@ def backward(
     )
     grad_bonds.weight.add_(grad_weight)
     grad_bond = grad_table[2 * n_atoms :]
-    grad_short = grad_bond.index_select(0, index.short_bonds) @ w.bond.T
+    grad_short.addmm_(grad_bond.index_select(0, index.short_bonds), w.bond.T)
     grad_bond.index_fill_(0, index.short_bonds, 0)  # a short bond speaks by its features, not by its length
     bond_basis.backward(grad_bond, bonds.basis, w.far_bond, grad=grad_bonds.basis)
     if not atoms_needed:
-        return AtomConvGradients(None, grad_short)
+        return grad_updated
     grad_atoms = torch.addmm(grad_updated, grad_table[:n_atoms], w.center.T)
     grad_atoms.addmm_(grad_table[n_atoms : 2 * n_atoms], w.neighbor.T)
-    return AtomConvGradients(grad_atoms, grad_short)
+    return grad_atoms
 
 
 def _table(atoms: Tensor, short: Tensor, bonds: BondInputs, index: GraphIndex, w: AtomConvWeights) -> Tensor:

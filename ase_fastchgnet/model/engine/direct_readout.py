@@ -51,6 +51,7 @@ class Ends(NamedTuple):
     short_center: Tensor  # (2 short,) atom that a short edge leaves
     short_neighbor: Tensor  # (2 short,)
     angle_edges: Tensor  # (angles, 2) receiving and sending short edge
+    received_ptr: Tensor  # (2 short + 1,) angles received by each short edge
     angle_mirror: Tensor  # (angles,) the angle with the two edges exchanged
     edge_ptr: Tensor  # (atoms + 1,) edges that leave each atom
     edge_message: Tensor  # (edges,) of [what the centres of bonds receive | what their neighbours receive] its own
@@ -78,6 +79,7 @@ def ends(graph: GraphBatch, index: GraphIndex) -> Ends:
         short_center=index.short_center,
         short_neighbor=short.flip(1).reshape(-1),
         angle_edges=index.angle_edges,
+        received_ptr=index.received_ptr,
         angle_mirror=index.angle_mirror,
         edge_ptr=graph.edge_ptr,
         edge_message=torch.where(represents, graph.bond_of_edge, graph.bond_of_edge + graph.n_bonds),
@@ -99,7 +101,8 @@ def derivatives(features: Features, at: Ends, w: DirectReadout) -> Derivatives:
 
 def forces_and_virial(found: Derivatives, graph: GraphBatch, geometry: Geometry, at: Ends) -> tuple[Tensor, Tensor]:
     """Forces (atoms, 3) eV/Å and virials (systems, 3, 3) eV by the chain rule, which is exact; float64."""
-    grad_unit = angle_basis.backward_theta(found.theta.double(), geometry.short_unit, at.angle_edges)
+    theta = found.theta.double()
+    grad_unit = angle_basis.backward_theta(theta, geometry.short_unit, at.angle_edges, at.received_ptr)
     forces, virial = edge_geometry.backward(graph, geometry, found.length.double(), grad_unit)
     unit = geometry.vector / geometry.length[:, None]
     third = torch.eye(3, dtype=unit.dtype, device=unit.device) / 3

@@ -155,7 +155,8 @@ class Engine:
         if self.forces == "direct":
             return self._read_out(tape)
         grad = self._derivatives(tape)
-        grad_unit = angle_basis.backward_theta(grad.theta, tape.geometry.short_unit, tape.index.angle_edges)
+        unit, index = tape.geometry.short_unit, tape.index
+        grad_unit = angle_basis.backward_theta(grad.theta, unit, index.angle_edges, index.received_ptr)
         return edge_geometry.backward(tape.graph, tape.geometry, grad.length, grad_unit)
 
     @torch.inference_mode()
@@ -177,12 +178,10 @@ class Engine:
                     tape.short_weight, index, w, block, grad_weight=grad_short_weight,
                 )  # fmt: skip
                 del saved
-            through = atom_conv.backward(
+            grad_atoms = atom_conv.backward(
                 grad_atoms, tape.atom_convs.pop(), tape.bonds, index, w.atom_convs[block],
-                grad_bonds=grad_bonds, atoms_needed=block > 0,
+                grad_bonds=grad_bonds, grad_short=grad_short, atoms_needed=block > 0,
             )  # fmt: skip
-            grad_short.add_(through.short)
-            grad_atoms = grad_atoms if through.atoms is None else through.atoms
         if grad_angles is None:
             grad_angles = torch.zeros_like(tape.angle_basis)
         return self._internal_gradients(tape, grad_bonds, grad_short, grad_short_weight, grad_angles)

@@ -22,6 +22,7 @@ class GraphIndex(NamedTuple):
     angle_sender: Incidence  # the sending short bond of each angle
     angle_segments: Segments
     angle_edges: Tensor  # (angles, 2) receiving and sending short edge
+    received_ptr: Tensor  # (2 short + 1,) angles received by each short edge
     angle_mirror: Tensor  # (angles,) the angle with the two edges exchanged
     # Short edges
     short_bonds: Tensor  # (short,) int64, as torch wants it to write by
@@ -70,6 +71,7 @@ def build_index(graph: GraphBatch) -> GraphIndex:
         angle_sender=Incidence(sender, arange(n_angles + 1), mirror, graph.angle_ptr),
         angle_segments=Segments(graph.angle_ptr, angle_edges[:, 0].div(2, rounding_mode="floor")),
         angle_edges=angle_edges,
+        received_ptr=received_ptr,
         angle_mirror=mirror,
         short_bonds=graph.short_bonds.long(),
         short_center=short_center,

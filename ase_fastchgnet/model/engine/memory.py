@@ -42,7 +42,7 @@ def index_bytes(rows: RowCounts) -> int:
     columns = _Arrays(
         atoms=3 * INT,  # two parts of edge_rows.messages_ptr, short_of_center.messages_ptr
         bonds=2 * 6 * INT + 2 * INT + 1,  # edge_rows.rows and .messages; two pointers; has_angles
-        short=9 * INT,  # angle_rows.messages_ptr, short_bonds, short_center, short_of_center.messages
+        short=11 * INT,  # angle_rows.messages_ptr, short_bonds, received_ptr, short_center, short_of_center.messages
         angles=10 * INT,  # rows, ptr, messages of angle_rows; sender; mirror; segments; angle_edges
     )
     return counter + columns.of(rows)
@@ -79,7 +79,8 @@ def adjoint_bytes(rows: RowCounts, config: ModelConfig, itemsize: int, *, kernel
     # The gradient of the table is summed from that of the messages; that of the weights has been, by then.
     atom_conv = again + scratch.anew(edges * 2 * d) + max(rows.bonds * d + table, scratch.working)
     messages = scratch.anew(rows.angles * 2 * d) + scratch.anew(rows.angles * d)
-    bond_conv = rows.short * 8 * d + rows.angles * d + messages + scratch.working  # table, two gradients; of angles
+    again = 0 if kept.last_bond_conv else rows.short * 6 * d
+    bond_conv = again + rows.short * 2 * d + rows.angles * d + messages + scratch.working
     return always + max(atom_conv, bond_conv)
 
 
@@ -102,8 +103,9 @@ class _Kept(NamedTuple):
     """What ops keep for the adjoint, in the order they come in, until KEEP_BYTES of float32 activations are spent."""
 
     activations: int  # bytes; kernels keep none
-    tables: int  # bytes, of AtomConvs
-    last_atom_conv: bool  # the one that the adjoint begins with
+    tables: int  # bytes
+    last_bond_conv: bool  # tables of those that the adjoint begins with
+    last_atom_conv: bool
     everything: bool
 
 
@@ -116,11 +118,11 @@ def _kept(rows: RowCounts, config: ModelConfig, itemsize: int) -> _Kept:
                 continue
             budget -= messages * 9 * config.n_features * INT
             if budget < 0:
-                return _Kept(activations, tables, False, False)
+                return _Kept(activations, tables, op == "atom" and block == blocks - 1, False, False)
             # Two layers keep 9 arrays; one layer 3 and its pre-activations. Moments of both norms are a number each.
             activations += messages * ((5 if op == "angle" else 9) * d + 4 * itemsize)
-            tables += (2 * rows.atoms + rows.bonds) * 2 * d if op == "atom" else 0
-    return _Kept(activations, tables, True, True)
+            tables += (2 * rows.atoms + rows.bonds if op == "atom" else 3 * rows.short) * 2 * d
+    return _Kept(activations, tables, True, True, True)
 
 
 class _Scratch(NamedTuple):

@@ -32,14 +32,14 @@ def backward(grad_basis: Tensor, basis: Tensor, frequencies: Tensor, transpose: 
     return kernel.backward(grad_basis, basis, frequencies, transpose)
 
 
-def backward_theta(grad_theta: Tensor, unit: Tensor, edges_of_angle: Tensor) -> Tensor:
+def backward_theta(grad_theta: Tensor, unit: Tensor, edges_of_angle: Tensor, received_ptr: Tensor) -> Tensor:
     """Gradient with respect to the unit vectors, (edges, 3) float64, from that with respect to the angles (`backward`).
 
-    The first of `edges_of_angle` must ascend.
+    The first of `edges_of_angle` must ascend: angles `received_ptr[e]:received_ptr[e+1]` have the first edge e.
     """
     differentiated = torch.is_grad_enabled() and grad_theta.requires_grad
     if differentiated or not runs_kernels(unit.device):
         return reference.backward_theta(grad_theta, unit, edges_of_angle)
     from fastchgnet_kernels.angle_basis import kernel
 
-    return kernel.backward_theta(grad_theta, unit, edges_of_angle)
+    return kernel.backward_theta(grad_theta, unit, edges_of_angle, received_ptr)

@@ -132,15 +132,13 @@ def backward(grad_basis: Tensor, basis: Tensor, frequencies: Tensor, transpose: 
     return grad_theta + grad_theta.index_select(0, transpose)
 
 
-def backward_theta(grad_theta: Tensor, unit: Tensor, edges_of_angle: Tensor) -> Tensor:
+def backward_theta(grad_theta: Tensor, unit: Tensor, edges_of_angle: Tensor, received_ptr: Tensor) -> Tensor:
     """grad_u[e] = Σ_{α received by e} g_α u[e'], (edges, 3) float64."""
     n_edges = unit.shape[0]
-    receiver, edges = edges_of_angle[:, 0].contiguous(), torch.arange(n_edges + 1, device=unit.device)
-    ptr = torch.searchsorted(receiver, edges.to(receiver.dtype), out_int32=True)
     grad_unit = torch.empty_like(unit)
     if n_edges:
         angle_basis_backward_theta_kernel[(triton.cdiv(n_edges, EDGES),)](
-            grad_theta, unit, edges_of_angle, ptr, grad_unit, n_edges,
+            grad_theta, unit, edges_of_angle, received_ptr, grad_unit, n_edges,
             EDGES=EDGES, SLOTS=SLOTS, num_warps=WARPS,
         )  # fmt: skip
     return grad_unit

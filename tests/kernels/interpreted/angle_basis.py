@@ -19,6 +19,7 @@ from tests.kernels.test_angle_basis import (
     gradient,
     looped,
     random_like,
+    received,
     stars,
     units,
 )
@@ -100,7 +101,8 @@ def test_edges_that_receive_no_angle_have_no_gradient(poisoned_memory: PoisonedM
     """They may come first, last and between, and one may receive more than are added at a time."""
     unit, (angles, _) = units(50), stars([1, 1, 40, 1, 3, 1, 1, 1, 1])
     grad_theta = torch.randn(len(angles), generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    found = poisoned_memory.run(lambda: angle_basis.backward_theta(grad_theta, unit, angles))
+    ptr = received(unit, angles)
+    found = poisoned_memory.run(lambda: angle_basis.backward_theta(grad_theta, unit, angles, ptr))
     assert_equal_to_rounding(found, reference.backward_theta(grad_theta, unit, angles), roundings=15 * 1000)
     assert (found[[0, 1, 42, 46, 49]] == 0).all()
 
@@ -108,6 +110,6 @@ def test_edges_that_receive_no_angle_have_no_gradient(poisoned_memory: PoisonedM
 def test_gradients_of_unit_vectors_can_be_differentiated() -> None:
     unit, (angles, _) = units(9), stars([5, 4])
     grad_theta = torch.ones(len(angles), dtype=torch.float64, requires_grad=True)
-    angle_basis.backward_theta(grad_theta, unit, angles).square().sum().backward()
+    angle_basis.backward_theta(grad_theta, unit, angles, received(unit, angles)).square().sum().backward()
     assert grad_theta.grad is not None
     assert grad_theta.grad.abs().min() > 0
