@@ -14,7 +14,7 @@ from fastchgnet_kernels.io_model.block_rows import best_block_rows, bucket
 from fastchgnet_kernels.io_model.gated import GatedShape
 from fastchgnet_kernels.io_model.tile_choice import best_tile
 
-BLOCK_ROWS: int | None = None  # of every block; None for those that are fastest on this CPU, as `io_model` knows
+BLOCK_ROWS: int | None = None  # of a block, or nearly so; None for those that are fastest here, as `io_model` knows
 TILE: Tile | None = None  # of every kernel; None for the winner of this GPU, or the default
 
 Kept = list[reference.Saved]  # per block
@@ -35,12 +35,12 @@ class Rows(NamedTuple):
 
     def block_rows(self, weights: GatedWeights, *, summed: bool) -> int:
         """Rows of a block: the same for forward and backward, as what one keeps the other takes block by block."""
-        if BLOCK_ROWS is not None:
-            return BLOCK_ROWS
         messages, dense = self.incidence.ptr.shape[0] - 1, 0 if self.dense is None else self.dense.x.shape[1]
         layers, width, itemsize = 1 if weights.second is None else 2, self.table.shape[1] // 2, self.table.itemsize
-        best = best_block_rows(bucket(messages), summed, self.gathered, dense, layers, width, itemsize)
-        return even_rows(messages, best)
+        rows = BLOCK_ROWS
+        if rows is None:
+            rows = best_block_rows(bucket(messages), summed, self.gathered, dense, layers, width, itemsize)
+        return even_rows(messages, rows)
 
     def shape(self, weights: GatedWeights, segments: int = 0, factor_rows: int = 0) -> GatedShape:
         """What the choice of blocks and tiles depends on: messages that go to `segments` sums, or to none."""
