@@ -230,7 +230,7 @@ class FastCHGNet(Calculator):
             self.reset()
             raise structure_too_large(atoms, self._load_backend(), self.parameters["skin"])
         self.results = found.prediction.results()
-        self._embeddings = (found.site_embeddings, found.crystal_embeddings)
+        self._embeddings = (found.site_embeddings, found.final_embeddings)
         self.atoms = Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
 
     def evaluate(self, structures: Iterable[Atoms], properties: Collection[str] = PROPERTIES) -> list[Prediction]:
@@ -259,7 +259,7 @@ class FastCHGNet(Calculator):
 
     def crystal_embedding(self, atoms: Atoms | None = None) -> Array:
         """Features of the whole structure, summed over its atoms (64,); stock's `crystal_fea`."""
-        embedding: Array = self._embedding(1, atoms)[0]
+        embedding: Array = self._embedding(1, atoms).sum(0)
         return embedding
 
     def _evaluate(self, atoms: Atoms, *, gradient: bool) -> Evaluated:
@@ -299,7 +299,7 @@ class FastCHGNet(Calculator):
         if self._embeddings is None or self.check_state(atoms):
             self.calculate(atoms)
         assert self._embeddings is not None
-        embedding: Array = self._embeddings[which].cpu().numpy().copy()
+        embedding: Array = self._embeddings[which].cpu().numpy().astype(np.float64)
         return embedding
 
     def _given(self, atoms: Atoms | None) -> Atoms:
@@ -327,7 +327,7 @@ _OPTIONS = frozenset(inspect.signature(FastCHGNet).parameters) - {"stress_weight
 
 
 def _evaluated(graph: GraphBatch, output: ModelOutput) -> Evaluated:
-    return Evaluated(predictions_of(graph, output)[0], output.site_embeddings, output.crystal_embeddings)
+    return Evaluated(predictions_of(graph, output)[0], output.site_embeddings, output.final_embeddings)
 
 
 def _make(kind: type[FastCHGNet], options: dict[str, Any]) -> FastCHGNet:

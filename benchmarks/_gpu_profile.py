@@ -26,7 +26,8 @@ from fastchgnet_kernels.io_model.tile_choice import best_tile
 SYSTEMS = ("LiMnO2-64", "LiMnO2-10648")
 FORWARD = {"AtomConv": "message_forward_kernel", "BondConv": "message_forward_kernel"}
 FORWARD |= {"AngleUpdate": "update_forward_kernel"}  # what the model of a tile's time is a model of
-ADDS_TO = {"update_forward_kernel": "out"}  # arguments that are read and written
+# Arguments that are read and written
+ADDS_TO = {"update_forward_kernel": "out", "bond_basis_backward_kernel": "grad_r"}
 
 
 class Spent(NamedTuple):

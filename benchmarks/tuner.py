@@ -22,6 +22,7 @@ from ase_fastchgnet.model.engine.weights import pack
 from benchmarks._report import write_result
 from benchmarks.systems import chosen
 from fastchgnet_kernels.io_model.block_rows import modelled_rows
+from fastchgnet_kernels.io_model.device import this_cpu
 
 SYSTEMS = ("LiMnO2-8", "LiMnO2-64", "LiMnO2-512", "Si-64", "Si-512", "MgO-64", "MgO-512", "Cu-32", "Cu-500")
 FIXED_ROWS = 2048
@@ -34,7 +35,8 @@ def measure(system: str, op: Op, rounds: int) -> dict[str, Any]:
     everything = tune_op(op, CPU, exhaustive=True, rounds=rounds)
     seconds = {row.candidate.choice: row.seconds for row in everything.rows if row.seconds is not None}
     least = min(seconds.values())
-    model = min(modelled_rows(op.shape), max(seconds))  # the largest is all in one block
+    model = modelled_rows(op.shape, this_cpu(torch.get_num_threads()))
+    model = min(model, max(seconds))  # the largest is all in one block
     fixed = FIXED_ROWS if FIXED_ROWS in seconds else max(seconds)  # all in one block
     return {
         "system": system,

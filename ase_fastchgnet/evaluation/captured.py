@@ -47,7 +47,7 @@ class Evaluated(NamedTuple):
 
     prediction: Prediction
     site_embeddings: Tensor  # (atoms, 64)
-    crystal_embeddings: Tensor  # (1, 64)
+    final_embeddings: Tensor  # (atoms, 64)
 
 
 class Results(NamedTuple):
@@ -55,7 +55,7 @@ class Results(NamedTuple):
 
     row: Tensor  # a Summary, then energies, magnetic moments, forces and virial
     site_embeddings: Tensor
-    crystal_embeddings: Tensor
+    final_embeddings: Tensor
 
 
 class Chosen(NamedTuple):
@@ -207,7 +207,7 @@ class CapturedStep:
         assert output.virial is not None
         n, summary = fixed.n_atoms, chosen.summary
         row = pack(summary, output.atom_energies[:n], output.magmoms[:n], output.forces[:n], output.virial[0])
-        return Results(row, output.site_embeddings[:n], output.crystal_embeddings[:1])
+        return Results(row, output.site_embeddings[:n], output.final_embeddings[:n])
 
 
 def record(run: Callable[[], T], device: torch.device) -> tuple[T, Callable[[], None]]:
@@ -246,4 +246,4 @@ def _evaluated(values: Array, now: Geometry, results: Results) -> Evaluated:
     n = len(now.positions)
     energies, magmoms, forces, virial = np.split(values, [n, 2 * n, 5 * n])
     prediction = prediction_of(energies, magmoms, forces.reshape(n, 3), virial.reshape(3, 3), now.cell, now.pbc)
-    return Evaluated(prediction, results.site_embeddings, results.crystal_embeddings)
+    return Evaluated(prediction, results.site_embeddings, results.final_embeddings)

@@ -103,8 +103,8 @@ class ReferenceModel:
         output = ModelOutput(
             atom_energies=(energies.double() + p.reference_energies.double()[graph.numbers.long() - 1]).detach(),
             magmoms=magmoms.double().detach(),
-            site_embeddings=site_embeddings.double().detach(),
-            crystal_embeddings=sum_rows(atoms, graph.system_of_atom, graph.n_systems).double().detach(),
+            site_embeddings=site_embeddings.detach(),
+            final_embeddings=atoms.detach(),
             forces=None,
             virial=None,
         )

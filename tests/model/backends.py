@@ -102,7 +102,7 @@ def systems(output: ModelOutput, graph: GraphBatch) -> Iterator[ModelOutput]:
             output.atom_energies[atoms],
             output.magmoms[atoms],
             output.site_embeddings[atoms],
-            output.crystal_embeddings[one],
+            output.final_embeddings[atoms],
             output.forces[atoms],
             output.virial[one],
         )

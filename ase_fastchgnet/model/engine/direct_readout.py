@@ -104,12 +104,16 @@ def forces_and_virial(found: Derivatives, graph: GraphBatch, geometry: Geometry,
     theta = found.theta.double()
     grad_unit = angle_basis.backward_theta(theta, geometry.short_unit, at.angle_edges, at.received_ptr)
     forces, virial = edge_geometry.backward(graph, geometry, found.length.double(), grad_unit)
-    unit = geometry.vector / geometry.length[:, None]
-    third = torch.eye(3, dtype=unit.dtype, device=unit.device) / 3
-    learnt = found.traceless.double()[:, None, None] * (unit[:, :, None] * unit[:, None, :] - third)
-    learnt = learnt + found.isotropic.double()[:, None, None] * third
-    system = graph.system_of_atom.index_select(0, at.center)
-    return forces, virial.index_add(0, system, learnt)
+    traceless, isotropic = (_along(x, graph, geometry) for x in (found.traceless, found.isotropic))
+    trace = (isotropic - traceless).diagonal(dim1=1, dim2=2).sum(1)  # Σ_b of either, as |u_b| is 1
+    third = torch.eye(3, dtype=virial.dtype, device=virial.device) / 3
+    return forces, virial + traceless + trace[:, None, None] * third
+
+
+def _along(x: Tensor, graph: GraphBatch, geometry: Geometry) -> Tensor:
+    """Σ_b x_b u_b ⊗ u_b of every system (systems, 3, 3): a virial, whose sums repeat to the last bit."""
+    nothing = torch.zeros_like(geometry.short_unit)
+    return edge_geometry.backward(graph, geometry, x.double() / geometry.length, nothing)[1]
 
 
 def _hop(atoms: Tensor, sensitivity: Tensor, features: Features, at: Ends, w: DirectReadout) -> Tensor:

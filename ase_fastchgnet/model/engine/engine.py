@@ -128,10 +128,8 @@ class Engine:
         output = ModelOutput(
             atom_energies=energy.double().add_(w.reference_energies.index_select(0, graph.numbers - 1)),
             magmoms=torch.addmm(w.magmom_bias, sites, w.magmom)[:, 0].abs().double(),
-            site_embeddings=sites.double(),
-            crystal_embeddings=torch.zeros(
-                graph.n_systems, normed.shape[1], dtype=torch.float64, device=self.device
-            ).index_add_(0, graph.system_of_atom, normed.double()),
+            site_embeddings=sites,
+            final_embeddings=normed,
             forces=None,
             virial=None,
         )

@@ -12,7 +12,7 @@ from ase_fastchgnet.model.checkpoint import Checkpoint
 from ase_fastchgnet.model.config import ModelConfig
 from ase_fastchgnet.model.engine.engine import KEEP_BYTES
 from fastchgnet_kernels.gated_message.scratch import HELD_BYTES
-from fastchgnet_kernels.io_model.block_rows import best_block_rows, bucket
+from fastchgnet_kernels.io_model.block_rows import best_block_rows, rounded
 
 INT = 4  # bytes of an index
 DOUBLE = 8
@@ -53,7 +53,7 @@ def tape_bytes(rows: RowCounts, config: ModelConfig, itemsize: int, *, kernels: 
     hidden = 0 if kernels else config.n_readout_hidden  # layers of the readout, which plain torch keeps
     d, blocks, basis = config.n_features * itemsize, config.n_blocks, _basis_bytes(config, itemsize, kernels=kernels)
     return _Arrays(
-        atoms=(blocks + 1 + hidden) * d + (config.n_features + 2) * DOUBLE,
+        atoms=(blocks + 2 + hidden) * d + 2 * DOUBLE,
         bonds=basis + d + 4 * DOUBLE,
         short=basis + d + (2 * blocks - 1) * d + 7 * DOUBLE,
         angles=config.n_angular * itemsize + (blocks - 2) * d,
@@ -152,6 +152,6 @@ def _block_rows(rows: RowCounts, config: ModelConfig, itemsize: int) -> int:
     width, edges, angles = config.n_features, 2 * rows.bonds, rows.angles
     ops = ((edges, True, 3, 0, 2), (angles, True, 2, width, 2), (angles, False, 2, width, 1))
     return max(
-        min(best_block_rows(bucket(messages), *op, width, itemsize), messages) if messages else 0
+        min(best_block_rows(rounded(messages), *op, width, itemsize), messages) if messages else 0
         for messages, *op in ops
     )

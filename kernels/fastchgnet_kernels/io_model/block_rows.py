@@ -11,11 +11,17 @@ from fastchgnet_kernels.io_model.gated import GatedShape
 
 
 def bucket(messages: int) -> int:
-    """The number of messages that stands for all that are chosen for alike: the next power of two.
+    """The number of messages that stands for all that share a measured winner: the next power of two.
 
     Beyond the largest block, more messages are more blocks of the same.
     """
     return min(1 << max(messages - 1, BLOCK_ROWS[0] - 1).bit_length(), 2 * BLOCK_ROWS[-1])
+
+
+def rounded(messages: int) -> int:
+    """The next number of four binary digits and zeros behind them: what the model is asked for, and only once."""
+    step = 1 << max((messages - 1).bit_length() - 4, 0)
+    return -(-messages // step) * step
 
 
 def key_of(shape: GatedShape, cpu: Cpu) -> store.Key:
@@ -29,7 +35,7 @@ def key_of(shape: GatedShape, cpu: Cpu) -> store.Key:
 def best_block_rows(
     messages: int, summed: bool, gathered: int, dense: int, layers: int, width: int, itemsize: int
 ) -> int:
-    """Rows of a block for a `bucket` of messages: what was measured with as many threads, else the model of one core.
+    """Rows of a block for a `rounded` number of messages: what was measured for their bucket, else the model's choice.
 
     Nothing is measured here, and what is found is remembered until `forget`.
     """
@@ -38,16 +44,12 @@ def best_block_rows(
     stored = store.load(key_of(shape, cpu))
     if isinstance(stored, int) and stored in BLOCK_ROWS:
         return stored
-    return modelled_rows(shape)
+    return modelled_rows(shape, cpu)
 
 
-def modelled_rows(shape: GatedShape) -> int:
-    """What is used unmeasured: the model's choice for the bucket of `shape`, on one core whatever torch's threads.
-
-    For two cores the model says 4096 rows, which took 14 % longer than 2048 when measured
-    (`benchmarks/results/engine.json`): it does not know what threads share.
-    """
-    return settled(block_candidates(shape._replace(messages=bucket(shape.messages)), this_cpu(1)))
+def modelled_rows(shape: GatedShape, cpu: Cpu) -> int:
+    """What is used unmeasured: the model's choice."""
+    return settled(block_candidates(shape._replace(messages=rounded(shape.messages)), cpu), cpu.threads)
 
 
 def forget() -> None:

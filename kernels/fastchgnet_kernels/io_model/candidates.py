@@ -13,7 +13,8 @@ Choice = TypeVar("Choice")
 BLOCK_ROWS: tuple[int, ...] = tuple(sorted([64 << k for k in range(10)] + [96 << k for k in range(9)]))
 
 
-RESOLUTION = 0.005  # differences of predicted times that mean nothing
+RESOLUTION = 0.005  # differences of predicted times that mean nothing ...
+THREADED_RESOLUTION = 0.02  # ... and with several threads, or where there is time to measure
 SLACK = 0.1  # by which a bound may be off: it is made of rates, as a prediction is
 
 
@@ -42,15 +43,28 @@ def pruned(candidates: Iterable[Candidate[Choice]]) -> list[Candidate[Choice]]:
     return [candidate for candidate in ranked if candidate.least_seconds <= (1 + SLACK) * ranked[0].seconds]
 
 
-def settled(candidates: list[Candidate[int]]) -> int:
+def alike(candidates: list[Candidate[Choice]], resolution: float) -> list[Candidate[Choice]]:
+    """Those that the model cannot tell from the best, in the order they are enumerated in: the smallest block first."""
+    best = min(candidate.seconds for candidate in candidates)
+    return [candidate for candidate in candidates if candidate.seconds <= (1 + resolution) * best]
+
+
+def settled(candidates: list[Candidate[int]], threads: int) -> int:
     """What to choose without measuring: the smallest of those that the model cannot tell from the best.
 
     The smaller of two blocks takes less memory and leaves more of a shared cache to others.
     """
-    best = min(candidate.seconds for candidate in candidates)
-    return min(candidate.choice for candidate in candidates if candidate.seconds <= (1 + RESOLUTION) * best)
+    return alike(candidates, RESOLUTION if threads == 1 else THREADED_RESOLUTION)[0].choice
 
 
 def short_list(candidates: list[Candidate[Choice]], share: int = 5) -> list[Candidate[Choice]]:
-    """What is worth measuring: the first of the pruned and ranked, one for every `share` candidates."""
-    return pruned(candidates)[: max(1, len(candidates) // share)]
+    """What is worth measuring, one for every `share` candidates.
+
+    Where the model can tell them apart, the first of the pruned and ranked. Of more that it cannot, some from one end
+    to the other: neighbours would say the same, and be wrong together.
+    """
+    n = max(1, len(candidates) // share)
+    level = alike(candidates, THREADED_RESOLUTION)
+    if n == 1 or len(level) <= n:
+        return pruned(candidates)[:n]
+    return [level[round(i * (len(level) - 1) / (n - 1))] for i in range(n)]

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fastchgnet_kernels import gated_message, gated_update
 from fastchgnet_kernels._launch import BLACKWELL_TILE, DEFAULT_TILE, DOUBLE_TILE, SMALL_TILE
@@ -41,25 +43,33 @@ def shape(messages: int, **changes: int) -> GatedShape:
 
 @pytest.mark.parametrize("messages", [0, 1, 63, 64, 65, 1000, 32768, 10**7])
 def test_the_model_chooses_a_block_for_any_number_of_messages(messages: int) -> None:
-    rows = block_rows.best_block_rows(block_rows.bucket(messages), **ROW)
+    rows = block_rows.best_block_rows(block_rows.rounded(messages), **ROW)
     assert rows in BLOCK_ROWS
-    assert rows == block_rows.best_block_rows(block_rows.bucket(messages), **ROW)
+    assert rows == block_rows.best_block_rows(block_rows.rounded(messages), **ROW)
+
+
+@given(st.integers(1, 10**7))
+def test_the_model_is_asked_for_a_number_of_messages_near_the_true_one_and_for_few(messages: int) -> None:
+    near = block_rows.rounded(messages)
+    assert messages <= near <= 1.125 * messages + 1
+    assert len({block_rows.rounded(messages + n * messages // 100) for n in range(100)}) <= 17
+    assert block_rows.bucket(near) == block_rows.bucket(messages)  # and so it finds the winner for its bucket
 
 
 def test_a_measured_winner_is_used_by_the_sizes_of_its_bucket_and_by_no_others() -> None:
     stored(96, shape(3000))
-    assert [block_rows.best_block_rows(block_rows.bucket(n), **ROW) for n in (2049, 3000, 4096)] == [96, 96, 96]
-    assert block_rows.best_block_rows(block_rows.bucket(2048), **ROW) != 96
-    assert block_rows.best_block_rows(block_rows.bucket(3000), **(ROW | {"layers": 1})) != 96
-    assert block_rows.best_block_rows(block_rows.bucket(3000), **(ROW | {"itemsize": 8})) != 96
+    assert [block_rows.best_block_rows(block_rows.rounded(n), **ROW) for n in (2049, 3000, 4096)] == [96, 96, 96]
+    assert block_rows.best_block_rows(block_rows.rounded(2048), **ROW) != 96
+    assert block_rows.best_block_rows(block_rows.rounded(3000), **(ROW | {"layers": 1})) != 96
+    assert block_rows.best_block_rows(block_rows.rounded(3000), **(ROW | {"itemsize": 8})) != 96
 
 
 @pytest.mark.parametrize("winner", [0, -5, 97, "64", None, [64], True])
 def test_a_winner_that_is_none_of_the_candidates_is_not_used(winner: object) -> None:
-    model = block_rows.best_block_rows(block_rows.bucket(3000), **ROW)
+    model = block_rows.best_block_rows(block_rows.rounded(3000), **ROW)
     assert model > 64
     stored(winner, shape(3000))  # type: ignore[arg-type]
-    assert block_rows.best_block_rows(block_rows.bucket(3000), **ROW) == model
+    assert block_rows.best_block_rows(block_rows.rounded(3000), **ROW) == model
 
 
 def test_a_measured_tile_is_used_and_without_one_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
