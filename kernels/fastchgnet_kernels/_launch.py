@@ -3,7 +3,7 @@
 import importlib.util
 import os
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -28,6 +28,13 @@ def check_triton(device: torch.device) -> None:
             f"device {str(device)!r} needs Triton, which is not installed; pip install 'ase-fastchgnet[gpu]', or use "
             "device='cpu'"
         )
+
+
+def options(warps: int, stages: int = 1) -> dict[str, Any]:
+    """How a kernel is compiled, beside its constants: with products and sums fused, which from 3.10 on Triton must be
+    told, and from 3.9 on warns of if it is not.
+    """
+    return {"num_warps": warps, "num_stages": stages, "enable_fp_fusion": True}
 
 
 class Tile(NamedTuple):

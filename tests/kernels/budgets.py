@@ -45,7 +45,7 @@ def bonds(tiles: dict[torch.dtype, bond_basis.Tile], dtype: torch.dtype) -> dict
     """What a basis of bonds is compiled for, CHGNet's 31 frequencies."""
     basis = Basis(torch.empty(1), torch.empty(31, dtype=dtype), 6.0, 8, None)
     shape = bond_basis.shape(basis, tiles[dtype])
-    return {name: value for name, value in shape.items() if name != "num_warps"}
+    return {name: value for name, value in shape.items() if name.isupper()}
 
 
 def products(dtype: torch.dtype) -> dict[str, Any]:

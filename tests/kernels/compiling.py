@@ -12,6 +12,8 @@ import triton.backends.nvidia
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from fastchgnet_kernels._launch import options
+
 CUOBJDUMP = Path(triton.backends.nvidia.__file__).parent / "bin" / "cuobjdump"
 GRAPH = {"system_of_atom", "center", "neighbor", "image", "edges_of_bond", "short_bonds", "edge_ptr", "bond_of_edge"}
 INDICES = {"rows", "weight_row", "ptr", "segment", "index", "edges_of_angle", "atom_ptr", *GRAPH}  # int32
@@ -56,8 +58,7 @@ def compiled(kernel: Any, constants: dict[str, Any], *, data: str, sm: int, warp
         constexprs={(names.index(name),): value for name, value in constants.items()},
         attrs={(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if types[name].startswith("*")},
     )
-    options = {"num_warps": warps, "num_stages": 1}
-    built = triton.compile(source, target=GPUTarget("cuda", sm, 32), options=options)
+    built = triton.compile(source, target=GPUTarget("cuda", sm, 32), options=options(warps))
     binary = folder / "kernel.cubin"
     binary.write_bytes(built.asm["cubin"])
     usage, code = _dump(binary, "--dump-resource-usage"), _dump(binary, "--dump-sass")

@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from fastchgnet_kernels._launch import options
 from fastchgnet_kernels._trigonometry import arc_cosine, cosine, reduced, sine
 from fastchgnet_kernels.angle_basis import reference
 
@@ -115,7 +116,7 @@ def forward(unit: Tensor, edges_of_angle: Tensor, frequencies: Tensor) -> Tensor
     if n:
         angle_basis_kernel[(triton.cdiv(n, ROWS),)](
             unit, edges_of_angle, frequencies, out, n,
-            K=k, K_PADDED=triton.next_power_of_2(k), ROWS=ROWS, num_warps=WARPS,
+            K=k, K_PADDED=triton.next_power_of_2(k), ROWS=ROWS, **options(WARPS),
         )  # fmt: skip
     return out
 
@@ -127,7 +128,7 @@ def backward(grad_basis: Tensor, basis: Tensor, frequencies: Tensor, transpose: 
     if n:
         angle_basis_backward_kernel[(triton.cdiv(n, ROWS),)](
             grad_basis.contiguous(), basis, frequencies, grad_theta, n,
-            K=k, K_PADDED=triton.next_power_of_2(k), ROWS=ROWS, num_warps=WARPS,
+            K=k, K_PADDED=triton.next_power_of_2(k), ROWS=ROWS, **options(WARPS),
         )  # fmt: skip
     return grad_theta + grad_theta.index_select(0, transpose)
 
@@ -139,6 +140,6 @@ def backward_theta(grad_theta: Tensor, unit: Tensor, edges_of_angle: Tensor, rec
     if n_edges:
         angle_basis_backward_theta_kernel[(triton.cdiv(n_edges, EDGES),)](
             grad_theta, unit, edges_of_angle, received_ptr, grad_unit, n_edges,
-            EDGES=EDGES, SLOTS=SLOTS, num_warps=WARPS,
+            EDGES=EDGES, SLOTS=SLOTS, **options(WARPS),
         )  # fmt: skip
     return grad_unit

@@ -16,6 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from fastchgnet_kernels._launch import options
 from fastchgnet_kernels._tiles import product
 from fastchgnet_kernels._trigonometry import PI, cosine, reduced, sine
 from fastchgnet_kernels.bond_basis.basis import Basis
@@ -216,8 +217,7 @@ def shape(basis: Basis, tile: Tile) -> dict[str, Any]:
         "EXPONENT": basis.exponent,
         "NORM": math.sqrt(2 / basis.cutoff),
         "ROWS": tile.rows,
-        "num_warps": tile.warps,
-    }
+    } | options(tile.warps)
 
 
 def product_shape(weight: Tensor) -> dict[str, Any]:

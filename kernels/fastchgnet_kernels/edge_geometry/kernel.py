@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from fastchgnet_kernels._launch import options
 from fastchgnet_kernels.edge_geometry.graph import Geometry, Graph
 
 ROWS = 128  # bonds per program
@@ -182,11 +183,11 @@ def forward(graph: Graph) -> Geometry:
     if n_bonds:
         bonds_kernel[(triton.cdiv(n_bonds, ROWS),)](
             positions, graph.cell, graph.system_of_atom, graph.center, graph.neighbor, graph.image,
-            graph.edges_of_bond, vector, length, n_bonds, ROWS=ROWS, num_warps=WARPS,
+            graph.edges_of_bond, vector, length, n_bonds, ROWS=ROWS, **options(WARPS),
         )  # fmt: skip
     if n_short:
         short_bonds_kernel[(triton.cdiv(n_short, ROWS),)](
-            vector, length, graph.short_bonds, short_length, short_unit, n_short, ROWS=ROWS, num_warps=WARPS
+            vector, length, graph.short_bonds, short_length, short_unit, n_short, ROWS=ROWS, **options(WARPS)
         )
     return Geometry(vector, length, short_length, short_unit)
 
@@ -198,18 +199,18 @@ def backward(graph: Graph, geometry: Geometry, grad_length: Tensor, grad_short_u
     grad_vector, virial_of_atom = torch.empty_like(geometry.vector), forces.new_empty(n_atoms, 9)
     if n_bonds:
         bonds_backward_kernel[(triton.cdiv(n_bonds, ROWS),)](
-            geometry.vector, geometry.length, grad_length, grad_vector, n_bonds, ROWS=ROWS, num_warps=WARPS
+            geometry.vector, geometry.length, grad_length, grad_vector, n_bonds, ROWS=ROWS, **options(WARPS)
         )
     if n_short:
         short_bonds_backward_kernel[(triton.cdiv(n_short, ROWS),)](
             geometry.short_length, geometry.short_unit, graph.short_bonds, grad_short_unit, grad_vector, n_short,
-            ROWS=ROWS, num_warps=WARPS,
+            ROWS=ROWS, **options(WARPS),
         )  # fmt: skip
     if n_atoms:
         atoms_kernel[(triton.cdiv(n_atoms, ATOMS),)](
             geometry.vector, grad_vector, graph.edge_ptr, graph.bond_of_edge, graph.edges_of_bond,
-            forces, virial_of_atom, n_atoms, ATOMS=ATOMS, SLOTS=SLOTS, num_warps=WARPS,
+            forces, virial_of_atom, n_atoms, ATOMS=ATOMS, SLOTS=SLOTS, **options(WARPS),
         )  # fmt: skip
     if len(virial):
-        systems_kernel[(len(virial),)](virial_of_atom, graph.atom_ptr, virial, ROWS=SYSTEM_ROWS, num_warps=WARPS)
+        systems_kernel[(len(virial),)](virial_of_atom, graph.atom_ptr, virial, ROWS=SYSTEM_ROWS, **options(WARPS))
     return forces, virial

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastchgnet_kernels._launch import INTERPRETED, Tile
+from fastchgnet_kernels._launch import INTERPRETED, Tile, options
 from fastchgnet_kernels._tiles import sum_of_chosen
 from fastchgnet_kernels.gated_message.rows import Rows
 from fastchgnet_kernels.gated_message.tiles import gated, gated_grad
@@ -96,7 +96,7 @@ def forward(
         message_forward_kernel[(triton.cdiv(n_segments, tile.segments),)](
             *mlp(rows, weights), weight, weight_rows, ptr, segment, out, n_segments,
             **shape(rows, weights), SEGMENTS=tile.segments, ROWS=tile.rows,
-            num_warps=tile.warps, num_stages=tile.stages,
+            **options(tile.warps, tile.stages),
         )  # fmt: skip
     return out
 
@@ -116,7 +116,7 @@ def backward(
     if n:
         message_backward_kernel[(triton.cdiv(n, tile.rows),)](
             *mlp(rows, weights), weight, weight_rows, segment, grad_out, grad_z, grad_weight, n,
-            **shape(rows, weights), ROWS=tile.rows, num_warps=tile.warps, num_stages=tile.stages,
+            **shape(rows, weights), ROWS=tile.rows, **options(tile.warps, tile.stages),
         )  # fmt: skip
     return grad_z, grad_weight
 

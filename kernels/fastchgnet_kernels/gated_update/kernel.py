@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastchgnet_kernels._launch import Tile
+from fastchgnet_kernels._launch import Tile, options
 from fastchgnet_kernels.gated_message.kernel import mlp, shape
 from fastchgnet_kernels.gated_message.rows import Rows
 from fastchgnet_kernels.gated_message.tiles import gated, gated_grad
@@ -62,7 +62,7 @@ def forward(rows: Rows, weights: GatedWeights, out: Tensor, tile: Tile) -> None:
     if n:
         update_forward_kernel[(triton.cdiv(n, tile.rows),)](
             *mlp(rows, weights), out, n,
-            **shape(rows, weights), ROWS=tile.rows, num_warps=tile.warps, num_stages=tile.stages,
+            **shape(rows, weights), ROWS=tile.rows, **options(tile.warps, tile.stages),
         )  # fmt: skip
 
 
@@ -73,6 +73,6 @@ def backward(grad_out: Tensor, rows: Rows, weights: GatedWeights, tile: Tile) ->
     if n:
         update_backward_kernel[(triton.cdiv(n, tile.rows),)](
             *mlp(rows, weights), grad_out, grad_z, n,
-            **shape(rows, weights), ROWS=tile.rows, num_warps=tile.warps, num_stages=tile.stages,
+            **shape(rows, weights), ROWS=tile.rows, **options(tile.warps, tile.stages),
         )  # fmt: skip
     return grad_z

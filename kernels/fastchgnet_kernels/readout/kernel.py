@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastchgnet_kernels._launch import DOUBLE_TILE, INTERPRETED, SMALL_TILE
+from fastchgnet_kernels._launch import DOUBLE_TILE, INTERPRETED, SMALL_TILE, options
 from fastchgnet_kernels._tiles import product, sigmoid, silu_grad, standardise, standardise_grad
 from fastchgnet_kernels.readout.weights import ReadoutWeights
 
@@ -141,5 +141,4 @@ def launch(n_atoms: int, weights: ReadoutWeights) -> tuple[tuple[int], dict[str,
         "PARTS": 2 if single else 0,
         "NATIVE": single and not INTERPRETED,
         "ROWS": tile.rows,
-        "num_warps": tile.warps,
-    }
+    } | options(tile.warps)

@@ -4,6 +4,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from fastchgnet_kernels._launch import options
+
 SEGMENTS = 8  # per program
 WARPS = 4
 
@@ -39,6 +41,6 @@ def forward(x: Tensor, index: Tensor, ptr: Tensor) -> Tensor:
     if out.numel():
         segment_sum_kernel[(triton.cdiv(n_segments, SEGMENTS),)](
             x, index, ptr, out, n_segments,
-            D=d, D_PADDED=triton.next_power_of_2(d), SEGMENTS=SEGMENTS, num_warps=WARPS,
+            D=d, D_PADDED=triton.next_power_of_2(d), SEGMENTS=SEGMENTS, **options(WARPS),
         )  # fmt: skip
     return out
