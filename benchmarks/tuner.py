@@ -1,6 +1,6 @@
 """The tuner's choice of blocks on the CPU against exhaustive search, and against the model without measuring.
 
-    python -m benchmarks.tuner --threads 1    writes results/tuner-1.json; half an hour
+    python -m benchmarks.tuner --threads 1    writes results/tuner-1.json; 10 to 30 minutes
     python -m benchmarks.tuner --quick        two systems, few rounds, writes nothing
 
 Every block size is timed (forward and backward pass of the op, the MLP computed again) in turn with one of them, and
