@@ -13,7 +13,7 @@ Choice = TypeVar("Choice")
 BLOCK_ROWS: tuple[int, ...] = tuple(sorted([64 << k for k in range(10)] + [96 << k for k in range(9)]))
 
 
-RESOLUTION = 0.005  # differences of predicted times that mean nothing ...
+RESOLUTION = 0.01  # differences of predicted times that mean nothing ...
 THREADED_RESOLUTION = 0.02  # ... and with several threads, or where there is time to measure
 SLACK = 0.1  # by which a bound may be off: it is made of rates, as a prediction is
 
