@@ -64,13 +64,13 @@ class FastCHGNet(Calculator):
     tf32               True: Triton's kernels round the factors of products to 11 bits, in a third of the products, with
                        the errors that docs/accuracy.md states; refused where no such kernel runs, and in float64
     skin               Å; neighbours are searched again once atoms have moved half of it.  Does not change results
-    deterministic      repeatable to the last bit: holds whatever the value, as sums run in a fixed order.  On CUDA
-                       devices crystal embeddings, and stress with direct forces, are excepted: they repeat to rounding
+    deterministic      repeatable to the last bit: holds whatever the value, as sums run in a fixed order
     on_isolated_atoms  "warn", "error" or "ignore" atoms that have no neighbour within the cut-off
     stress_weight      ignored, with a warning: stress has one unit here
 
-    Weights are loaded at first use.  A request for energies or magnetic moments runs the forward pass only; one for
-    forces or stress later, at the same geometry, adds the adjoint.  The logger of this module says so at level DEBUG.
+    Weights are loaded at first use.  A request for energies or magnetic moments runs the forward pass only, unless a
+    whole step is recorded; one for forces or stress later, at the same geometry, adds the adjoint.  The logger of this
+    module says so at level DEBUG.
     """
 
     implemented_properties = ["energy", "free_energy", "energies", "forces", "stress", "magmoms", "magmom"]  # noqa: RUF012
@@ -266,10 +266,7 @@ class FastCHGNet(Calculator):
         """The forward pass, the adjoint of one that was kept, or both at once: as recorded, if they are."""
         backend = self._load_backend()
         kept, self._forward = self._forward, None
-        if kept is not None and gradient:
-            _log.debug("adjoint pass")
-            return _evaluated(kept.graph, backend.backward(kept.tape))
-        if kept is None and gradient and self._captured is not None:
+        if kept is None and self._captured is not None:  # everything, whatever was asked for, in less time than a part
             found = self._captured.evaluate(atoms)
             if found is not None:
                 _log.debug("recorded step")
@@ -277,7 +274,8 @@ class FastCHGNet(Calculator):
         graph = self._build_graph(atoms, backend) if kept is None else kept.graph
         if gradient:
             _log.debug("adjoint pass")
-            found = _evaluated(graph, backend.evaluate(graph))
+            output = backend.evaluate(graph) if kept is None else backend.backward(kept.tape)
+            found = _evaluated(graph, output)
             if self._captured is not None:
                 self._captured.learn(graph)
             return found

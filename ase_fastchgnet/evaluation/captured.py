@@ -24,8 +24,8 @@ from ase_fastchgnet.graph.device_arrays import pack
 from ase_fastchgnet.graph.device_cache import Reference
 from ase_fastchgnet.graph.device_pairing import Candidates, Sizes, Topology
 from ase_fastchgnet.graph.fixed_graph import Capacity, FixedGraph, Summary, capacity_for, sizes_within
-from ase_fastchgnet.graph.skin import Frame, Moved, Start
-from ase_fastchgnet.graph.validate import MIN_DISTANCE, Geometry, complete_lattice, read_geometry
+from ase_fastchgnet.graph.skin import Moved, Start
+from ase_fastchgnet.graph.validate import MIN_DISTANCE, Geometry, read_geometry
 from ase_fastchgnet.model.engine import Engine
 from ase_fastchgnet.model.engine.index import GraphIndex, build_index
 from fastchgnet_kernels import on_device
@@ -40,6 +40,7 @@ HOLD = 0.2  # Å beyond the cut-offs, for which a choice of bonds serves a dozen
 HELD_ROWS = 2**15  # ... where neither edges nor angles are more than a GPU works on at once, and some more take no time
 LARGEST = 2**18  # candidate edges; a larger system keeps a device busy for longer than launches take
 PATIENCE = 3  # evaluations of the same atoms before a step is recorded
+AGAIN = 100  # and before one is where an atom was alone
 
 
 class Evaluated(NamedTuple):
@@ -121,7 +122,7 @@ class CapturedStep:
         row = recorded.results.row.cpu().numpy()  # the host waits here
         summary = Summary(*row[: len(Summary._fields)].tolist())
         if not summary.fits(recorded.graph.capacity) or summary.alone:
-            self._recorded, self._refused = None, bool(summary.alone)
+            self._recorded, self._seen = None, -AGAIN if summary.alone else self._seen
             return None
         if moved.shrinks * summary.shortest - moved.apart < MIN_DISTANCE:
             return None
@@ -139,13 +140,18 @@ class CapturedStep:
         return True
 
     def _choose(self, recorded: _Recorded, now: Geometry) -> Moved:
-        """Chooses bonds anew if those that are chosen may lack one; how far atoms are from where that was."""
+        """Chooses bonds anew unless those that are chosen lack none, and no atom can have lost all that were certain.
+
+        How far atoms are from where that was. What reaches the one cut-off and has not grown reaches the other, too:
+        from apart ≤ c - σ (c - h) for atoms follows apart ≤ σ (b + h) - b for bonds if σ ≥ 1, and if not, it does from
+        apart ≤ σ (c + h) - c.
+        """
         moved = None if recorded.chosen is None else recorded.chosen.moved(now, 0)
-        cutoffs, hold = self._cache.cutoffs, recorded.graph.hold
-        if moved is None or not all(moved.reaches(c, c + hold) for c in (cutoffs.atom, cutoffs.bond)):
+        cutoff, hold = self._cache.cutoffs.atom, recorded.graph.hold
+        if moved is None or not (moved.reaches(cutoff, cutoff + hold) and moved.keeps(cutoff - hold, cutoff)):
+            recorded.chosen = None  # until it is done
             recorded.choose()
-            recorded.chosen = Start(Frame.of(now, complete_lattice(now, 0)), now.positions.copy())
-            moved = Moved(shrinks=1.0, apart=0.0)
+            recorded.chosen, moved = Start.of(now, 0), Moved()
         return moved
 
     def learn(self, graph: GraphBatch) -> None:
@@ -153,13 +159,15 @@ class CapturedStep:
         now, reference = self._cache.geometry, self._cache.reference
         if now is None or reference is None or 2 * reference.candidates.n_bonds > LARGEST:
             return
+        if self._cache.skin == 0:  # with which every step searches
+            return
         if _key(now) != self._last:
             self._last, self._seen, self._refused, self._capacity = _key(now), 0, False, Capacity(0, 0, 0, 0)
         self._seen += 1
         if self._recorded is not None or self._seen < PATIENCE or self._refused:
             return
         if len(isolated_atoms(graph)):  # which are warned of where there is a graph
-            self._refused = True
+            self._seen = -AGAIN
             return
         self._record(now, graph, reference)
 
@@ -186,8 +194,8 @@ class CapturedStep:
 
         Layers with a bias write into systems that have an angle, so that angles from beyond the cut-off would count.
         """
-        if not self._engine.config.mlp_out_bias:
-            cutoffs = self._cache.cutoffs
+        cutoffs = self._cache.cutoffs
+        if not self._engine.config.mlp_out_bias and cutoffs.bond + HOLD <= cutoffs.atom - HOLD:
             held = Cutoffs(cutoffs.atom + HOLD, cutoffs.bond + HOLD)
             sizes = sizes_within(candidates, graph.positions, graph.cell[0], held)
             if max(2 * sizes.bonds, sizes.angles) <= HELD_ROWS:

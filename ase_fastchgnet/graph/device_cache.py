@@ -164,7 +164,7 @@ class DeviceNeighborCache:
         last_kind = None if last is None else last.kind
         kind, summary = compare(squared, reference.limits, placed.positions - start, last_kind)
         way, way_from_mean, shortest, changed = read(summary)
-        moved = Moved(deformation.shrinks, 2 * min(way, way_from_mean))
+        moved = Moved(deformation.shrinks, deformation.grows, 2 * min(way, way_from_mean))
         return _Measured(shifts, squared, kind, moved, shortest, changed > 0)
 
     def reaches(self, moved: Moved) -> bool:

@@ -112,6 +112,7 @@ class FixedGraph:
             "pbc": upload(np.stack([now.pbc, np.ones(3, bool)]), device).clone(),
         }
         limits = np.array([cutoffs.bond + hold, cutoffs.atom - hold, cutoffs.atom + hold])
+        assert (np.diff(limits) >= 0).all(), "bonds that may be short must be certain to be bonds"
         self._limits = upload(limits**2, device).clone()
         self._positions = torch.zeros((n_all, 3), dtype=torch.float64, device=device)
         self._cell = torch.eye(3, dtype=torch.float64, device=device).mul_(2 * cutoffs.atom).repeat(2, 1, 1)

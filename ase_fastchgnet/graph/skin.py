@@ -33,6 +33,7 @@ class Deformation(NamedTuple):
 
     matrix: Floats | None = None
     shrinks: float = 1.0  # the smallest singular value: no vector becomes shorter than this times its length
+    grows: float = 1.0  # the largest one: nor longer than this times its length
 
     def of(self, positions: Floats) -> Floats:
         """Where atoms (atoms, 3) would be, had they moved with the lattice alone."""
@@ -40,14 +41,19 @@ class Deformation(NamedTuple):
 
 
 class Moved(NamedTuple):
-    """How far atoms and lattice are from where they were: a vector v of then is now no shorter than σ |v| - apart."""
+    """How far atoms and lattice are from where they were: |v| is now from shrinks |v| - apart to grows |v| + apart."""
 
-    shrinks: float  # σ
-    apart: float  # Å
+    shrinks: float = 1.0
+    grows: float = 1.0
+    apart: float = 0.0  # Å
 
     def reaches(self, cutoff: float, radius: float) -> bool:
         """Whether every pair that is closer than `cutoff` now is certain to have been closer than `radius`."""
         return self.apart <= self.shrinks * radius - cutoff
+
+    def keeps(self, radius: float, cutoff: float) -> bool:
+        """Whether every pair that was closer than `radius` is certain to be closer than `cutoff` now."""
+        return self.grows * radius + self.apart <= cutoff
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +76,8 @@ class Frame:
         if np.array_equal(now.cell, self.cell):
             return Deformation()
         matrix = self.inverse @ complete_lattice(now, system)
-        return Deformation(matrix, float(np.linalg.svd(matrix, compute_uv=False)[-1]))
+        grows, _, shrinks = np.linalg.svd(matrix, compute_uv=False).tolist()
+        return Deformation(matrix, shrinks, grows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +87,19 @@ class Start:
     frame: Frame
     positions: Floats  # a copy that no graph looks at
 
+    @classmethod
+    def of(cls, now: Geometry, system: int) -> Start:
+        """Where they are now."""
+        return cls(Frame.of(now, complete_lattice(now, system)), now.positions.copy())
+
     def moved(self, now: Geometry, system: int) -> Moved | None:
         """How far they are from there; None where atoms or periodic axes are others."""
         deformation = self.frame.deformation(now, system) if len(now.positions) == len(self.positions) else None
         if deformation is None:
             return None
         u = now.positions - deformation.of(self.positions)
-        return Moved(deformation.shrinks, 2 * min(_longest(u), _longest(u - u.mean(axis=0))))
+        apart = 2 * min(_longest(u), _longest(u - u.mean(axis=0)))
+        return Moved(deformation.shrinks, deformation.grows, apart)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +161,7 @@ class NeighborCache:
         box, radius = search_box(now.positions, lattice, now.pbc, self._radius)
         check_search_cost(box, len(now.positions), radius, system)
         candidates = find_candidates(now.positions, box, now.pbc, radius)
-        self._reference = _Reference(Start(Frame.of(now, lattice), now.positions.copy()), candidates)
+        self._reference = _Reference(Start.of(now, system), candidates)
         self.builds += 1
         return self._reference
 

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -178,6 +179,88 @@ def test_systems_that_are_not_periodic_are_recorded_too(name: str, steps: Steps)
     assert steps.played >= 2
 
 
+def test_with_biases_an_expanding_crystal_loses_its_angles_when_a_fresh_graph_does(steps: Steps) -> None:
+    """bcc Li has angles up to a lattice constant of 3.46 Å, and 0.2.0 an energy that jumps there by 0.2 eV."""
+    atoms = Atoms("Li", cell=3.40 / 2 * (1 - 2 * np.eye(3)), pbc=True)
+    cell = atoms.cell.array.copy()
+    atoms.calc = FastCHGNet("0.2.0", device="cpu", dtype="float64")
+    for factor in np.linspace(0.95, 1.05, 11):
+        atoms.set_cell(cell * factor, scale_atoms=True)
+        atoms.get_forces()
+        fresh = FastCHGNet("0.2.0", device="cpu", dtype="float64").get_potential_energy(atoms)
+        assert atoms.get_potential_energy() == pytest.approx(fresh, abs=1e-10)
+    assert steps.played == steps.chosen > 4
+
+
+@pytest.mark.parametrize("stretched", [[8, 8, 7], [8, 8, 6.2]])
+def test_an_atom_that_a_stretch_of_the_cell_isolates_is_refused_as_ever(stretched: list[float], steps: Steps) -> None:
+    atoms = Atoms("Ar", cell=[8, 8, 5], pbc=[False, False, True])
+    atoms.calc = calc(on_isolated_atoms="error")
+    for _ in range(6):
+        atoms.positions += 0.001
+        atoms.get_forces()
+    assert steps.played > 0
+    atoms.set_cell(stretched, scale_atoms=True)
+    with pytest.raises(ValueError, match="atom 0 has no neighbour"):
+        atoms.get_forces()
+
+
+def test_a_step_is_recorded_again_some_time_after_an_atom_was_alone(
+    steps: Steps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(captured, "AGAIN", 4)
+    atoms = Atoms("SiOSi", positions=[[0, 0, 0], [0, 0, 1.6], [0, 0, 5.7]], cell=[20, 20, 20], pbc=True)
+    atoms.calc = calc(skin=3.0)
+    walk(atoms, 6, scale=0.001)
+    played = steps.played
+    assert played > 0
+    atoms.positions[2, 2] = 7.5  # 5.9 Å from the oxygen: a neighbour, but not certain to stay one
+    walk(atoms, 5, scale=0.001)
+    assert steps.played <= played + 1
+    atoms.positions[2, 2] = 5.0
+    walk(atoms, 10, scale=0.001)
+    assert steps.recorded == 2
+    assert steps.played > played + 3
+
+
+def test_after_a_search_bonds_are_chosen_from_its_candidates(steps: Steps) -> None:
+    """The skin is smaller than the hold, so that searches come while a choice would serve."""
+    atoms, rng = STRUCTURES["LiMnO2"].copy(), np.random.default_rng(8)
+    atoms.calc = calc(skin=0.05)
+    drift = rng.normal(size=atoms.positions.shape)
+    drift *= 0.012 / np.linalg.norm(drift, axis=1, keepdims=True)
+    for _ in range(40):
+        atoms.positions += drift
+        atoms.get_forces()
+        assert_as_if_alone(atoms)
+    assert atoms.calc._cache.builds > 10
+    assert steps.played > 10
+
+
+def test_atoms_that_come_too_close_while_a_choice_serves_are_refused_as_ever(steps: Steps) -> None:
+    atoms = Atoms("H2O", positions=[[0, 0, 0], [0.15, 0, 0], [0, 1, 0]], cell=[8, 8, 8], pbc=True)
+    atoms.calc = calc()
+    walk(atoms, 6, scale=1e-4)
+    chosen = steps.chosen
+    atoms.positions[:2] = [[0.07, 0, 0], [0.075, 0, 0]]
+    with pytest.raises(ValueError, match="closer than"):
+        atoms.get_forces()
+    assert steps.chosen == chosen
+
+
+def test_cutoffs_that_nearly_meet_leave_no_room_for_a_hold(steps: Steps) -> None:
+    checkpoint = load_weights("0.3.0", "conservative")
+    near = replace(checkpoint, config=replace(checkpoint.config, atom_cutoff=4.0, bond_cutoff=3.9))
+    atoms, rng = STRUCTURES["LiMnO2"].copy(), np.random.default_rng(9)
+    atoms.calc = FastCHGNet(near, device="cpu", dtype="float64")
+    for _ in range(8):
+        atoms.positions += rng.normal(scale=0.02, size=atoms.positions.shape)
+        fresh = FastCHGNet(near, device="cpu", dtype="float64").get_forces(atoms)
+        assert np.abs(atoms.get_forces() - fresh).max() < 1e-11
+    assert steps.recorded <= 2
+    assert steps.played == steps.chosen > 0
+
+
 def test_a_large_system_is_not_recorded(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(captured, "LARGEST", 100)
     atoms = STRUCTURES["LiMnO2"].copy()
@@ -231,15 +314,36 @@ def test_dynamics_are_the_same_with_and_without(steps: Steps, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("properties", [["energy"], ["magmoms"]])
-def test_energies_alone_are_not_recorded_but_go_with_what_is(properties: list[str], steps: Steps) -> None:
+def test_once_a_step_is_recorded_everything_comes_with_energies_alone(properties: list[str], steps: Steps) -> None:
     atoms = STRUCTURES["LiMnO2"].copy()
     atoms.calc = calc()
     walk(atoms, 5)
     played = steps.played
     atoms.rattle(0.01, seed=1)
     atoms.calc.calculate(atoms, properties)
-    assert steps.played == played
+    assert {"energy", "forces", "stress", "magmoms"} <= atoms.calc.results.keys()
+    assert steps.played == played + 1
     assert_as_if_alone(atoms)
+    assert steps.played == played + 1
+
+
+def test_programs_that_ask_for_the_energy_first_are_recorded_too(steps: Steps) -> None:
+    atoms, rng = STRUCTURES["LiMnO2"].copy(), np.random.default_rng(6)
+    atoms.calc = calc()
+    for _ in range(6):
+        atoms.positions += rng.normal(scale=0.01, size=atoms.positions.shape)
+        atoms.get_potential_energy()
+        atoms.get_forces()
+        assert_as_if_alone(atoms)
+    assert steps.recorded == 1
+    assert steps.played == 6 - captured.PATIENCE
+
+
+def test_without_a_skin_nothing_is_recorded_as_every_step_searches(steps: Steps) -> None:
+    atoms = STRUCTURES["LiMnO2"].copy()
+    atoms.calc = calc(skin=0.0)
+    walk(atoms, 5)
+    assert steps.recorded == steps.chosen == 0
 
 
 def test_embeddings_are_those_of_the_last_step(steps: Steps) -> None:

@@ -52,7 +52,7 @@ def grad_like(r: Tensor, weight: Tensor) -> Tensor:
 
 def grad_length(grads: list[Tensor], of: list[Tensor], basis: Basis) -> Tensor:
     """∂E/∂r, where E depends on the bonds through several products."""
-    total = bond_basis.zero_grad(basis)
+    total = bond_basis.new_grad(basis)
     for grad_y, weight in zip(grads, of, strict=True):
         bond_basis.backward(grad_y, basis, weight, grad=total)
     return bond_basis.grad_length(total, basis)
@@ -127,7 +127,7 @@ def test_of_chosen_bonds_it_is_their_rows() -> None:
     assert_equal_to_rounding(bond_basis.values(some), expected)
     assert_equal_to_rounding(bond_basis.forward(some, weight), expected @ weight)
     # What they have adds up with what all bonds have, row by row.
-    grad, grad_some = bond_basis.zero_grad(basis), bond_basis.zero_grad(some)
+    grad, grad_some = bond_basis.new_grad(basis), bond_basis.new_grad(some)
     bond_basis.backward(grad_like(r, weight), basis, weight, grad=grad)
     bond_basis.backward(grad_like(r[rows], weight), some, weight, grad=grad_some)
     both = grad_like(r, weight)

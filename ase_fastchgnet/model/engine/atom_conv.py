@@ -22,7 +22,7 @@ class BondInputs(NamedTuple):
 class BondGradients(NamedTuple):
     """What all four adjoints add to."""
 
-    basis: Tensor  # as `bond_basis.zero_grad` makes it
+    basis: Tensor  # as `bond_basis.new_grad` makes it
     weight: Tensor  # (bonds, 64)
 
 

@@ -161,7 +161,7 @@ class Engine:
     def _derivatives(self, tape: Tape) -> InternalGradients:
         """The adjoint; a layer is dropped from the tape as soon as it is done with, so that its memory is free."""
         w, index = self.weights, tape.index
-        grad_bonds = BondGradients(bond_basis.zero_grad(tape.bonds.basis), torch.zeros_like(tape.bonds.weight))
+        grad_bonds = BondGradients(bond_basis.new_grad(tape.bonds.basis), torch.zeros_like(tape.bonds.weight))
         grad_short_weight = torch.zeros_like(tape.short_weight)
         grad_atoms = readout.backward(tape.atoms, w.readout, tape.readout)
         grad_short = torch.zeros_like(tape.atom_convs[0].short)
@@ -224,7 +224,7 @@ class Engine:
         w, index, basis = self.weights, tape.index, tape.bonds.basis
         bond_basis.backward(grad_bonds.weight, basis, w.atom_weights, grad=grad_bonds.basis)
         near = bond_basis.chosen(basis, index.short_bonds)
-        grad_near, grad_short_basis = bond_basis.zero_grad(near), bond_basis.zero_grad(tape.short_basis)
+        grad_near, grad_short_basis = bond_basis.new_grad(near), bond_basis.new_grad(tape.short_basis)
         bond_basis.backward(grad_short, near, w.bond_embedding, grad=grad_near)
         grad_bonds.basis.index_add_(0, index.short_bonds, grad_near)
         bond_basis.backward(grad_short_weight, tape.short_basis, w.bond_weights, grad=grad_short_basis)

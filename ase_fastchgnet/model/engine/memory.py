@@ -12,7 +12,7 @@ from ase_fastchgnet.model.checkpoint import Checkpoint
 from ase_fastchgnet.model.config import ModelConfig
 from ase_fastchgnet.model.engine.engine import KEEP_BYTES
 from fastchgnet_kernels.gated_message.scratch import HELD_BYTES
-from fastchgnet_kernels.io_model.block_rows import best_block_rows, rounded
+from fastchgnet_kernels.io_model.block_rows import best_block_rows
 
 INT = 4  # bytes of an index
 DOUBLE = 8
@@ -150,8 +150,8 @@ def _scratch(rows: RowCounts, config: ModelConfig, itemsize: int, kept: _Kept) -
 def _block_rows(rows: RowCounts, config: ModelConfig, itemsize: int) -> int:
     """Of the largest block of the three ops."""
     width, edges, angles = config.n_features, 2 * rows.bonds, rows.angles
-    ops = ((edges, True, 3, 0, 2), (angles, True, 2, width, 2), (angles, False, 2, width, 1))
-    return max(
-        min(best_block_rows(rounded(messages), *op, width, itemsize), messages) if messages else 0
-        for messages, *op in ops
-    )
+
+    def of(messages: int, summed: bool, gathered: int, dense: int, layers: int) -> int:
+        return min(best_block_rows(messages, summed, gathered, dense, layers, width, itemsize), messages)
+
+    return max(of(edges, True, 3, 0, 2), of(angles, True, 2, width, 2), of(angles, False, 2, width, 1))

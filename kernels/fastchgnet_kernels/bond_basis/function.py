@@ -52,7 +52,7 @@ def forward(basis: Basis, weight: Tensor, *, out: Tensor | None = None) -> Tenso
     return kernel.forward(basis, weight, out)
 
 
-def zero_grad(basis: Basis) -> Tensor:
+def new_grad(basis: Basis) -> Tensor:
     """What `backward` adds to: of the basis (n, k), or where kernels run of the lengths (n,), float64."""
     return torch.zeros_like(basis.r if basis.values is None else basis.values)
 

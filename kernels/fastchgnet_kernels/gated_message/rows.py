@@ -10,7 +10,7 @@ from fastchgnet_kernels import segment_sum
 from fastchgnet_kernels._launch import DEFAULT_TILE, Tile
 from fastchgnet_kernels.gated_message import reference
 from fastchgnet_kernels.gated_message.weights import Dense, GatedWeights, Incidence
-from fastchgnet_kernels.io_model.block_rows import best_block_rows, rounded
+from fastchgnet_kernels.io_model.block_rows import best_block_rows
 from fastchgnet_kernels.io_model.gated import GatedShape
 from fastchgnet_kernels.io_model.tile_choice import best_tile
 
@@ -39,7 +39,7 @@ class Rows(NamedTuple):
         layers, width, itemsize = 1 if weights.second is None else 2, self.table.shape[1] // 2, self.table.itemsize
         rows = BLOCK_ROWS
         if rows is None:
-            rows = best_block_rows(rounded(messages), summed, self.gathered, dense, layers, width, itemsize)
+            rows = best_block_rows(messages, summed, self.gathered, dense, layers, width, itemsize)
         return even_rows(messages, rows)
 
     def shape(self, weights: GatedWeights, segments: int = 0, factor_rows: int = 0) -> GatedShape:

@@ -19,7 +19,7 @@ def bucket(messages: int) -> int:
 
 
 def rounded(messages: int) -> int:
-    """The next number of four binary digits and zeros behind them: what the model is asked for, and only once."""
+    """The next number of four binary digits and zeros behind them: for these alone the model is asked."""
     step = 1 << max((messages - 1).bit_length() - 4, 0)
     return -(-messages // step) * step
 
@@ -31,16 +31,23 @@ def key_of(shape: GatedShape, cpu: Cpu) -> store.Key:
     return store.Key(device, shape.op, f"{bucket(shape.messages)} of {row}", store.version())
 
 
-@lru_cache(maxsize=256)
 def best_block_rows(
     messages: int, summed: bool, gathered: int, dense: int, layers: int, width: int, itemsize: int
 ) -> int:
-    """Rows of a block for a `rounded` number of messages: what was measured for their bucket, else the model's choice.
+    """Rows of a block: what was measured for this bucket of messages and as many threads, else the model's choice.
 
     Nothing is measured here, and what is found is remembered until `forget`.
     """
+    threads = torch.get_num_threads()
+    return _best(rounded(messages), summed, gathered, dense, layers, width, itemsize, threads)
+
+
+@lru_cache(maxsize=1024)
+def _best(
+    messages: int, summed: bool, gathered: int, dense: int, layers: int, width: int, itemsize: int, threads: int
+) -> int:
     shape = GatedShape(messages, int(summed), 0, gathered, dense, int(summed), layers, width, itemsize)
-    cpu = this_cpu(torch.get_num_threads())
+    cpu = this_cpu(threads)
     stored = store.load(key_of(shape, cpu))
     if isinstance(stored, int) and stored in BLOCK_ROWS:
         return stored
@@ -54,4 +61,4 @@ def modelled_rows(shape: GatedShape, cpu: Cpu) -> int:
 
 def forget() -> None:
     """Look at the disk again: a winner was written."""
-    best_block_rows.cache_clear()
+    _best.cache_clear()

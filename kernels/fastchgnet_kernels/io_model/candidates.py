@@ -44,7 +44,7 @@ def pruned(candidates: Iterable[Candidate[Choice]]) -> list[Candidate[Choice]]:
 
 
 def alike(candidates: list[Candidate[Choice]], resolution: float) -> list[Candidate[Choice]]:
-    """Those that the model cannot tell from the best, in the order they are enumerated in: the smallest block first."""
+    """Those that the model cannot tell from the best, as they are enumerated: blocks from small to large."""
     best = min(candidate.seconds for candidate in candidates)
     return [candidate for candidate in candidates if candidate.seconds <= (1 + resolution) * best]
 

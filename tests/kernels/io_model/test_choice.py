@@ -43,9 +43,9 @@ def shape(messages: int, **changes: int) -> GatedShape:
 
 @pytest.mark.parametrize("messages", [0, 1, 63, 64, 65, 1000, 32768, 10**7])
 def test_the_model_chooses_a_block_for_any_number_of_messages(messages: int) -> None:
-    rows = block_rows.best_block_rows(block_rows.rounded(messages), **ROW)
+    rows = block_rows.best_block_rows(messages, **ROW)
     assert rows in BLOCK_ROWS
-    assert rows == block_rows.best_block_rows(block_rows.rounded(messages), **ROW)
+    assert rows == block_rows.best_block_rows(messages, **ROW)
 
 
 @given(st.integers(1, 10**7))
@@ -58,18 +58,29 @@ def test_the_model_is_asked_for_a_number_of_messages_near_the_true_one_and_for_f
 
 def test_a_measured_winner_is_used_by_the_sizes_of_its_bucket_and_by_no_others() -> None:
     stored(96, shape(3000))
-    assert [block_rows.best_block_rows(block_rows.rounded(n), **ROW) for n in (2049, 3000, 4096)] == [96, 96, 96]
-    assert block_rows.best_block_rows(block_rows.rounded(2048), **ROW) != 96
-    assert block_rows.best_block_rows(block_rows.rounded(3000), **(ROW | {"layers": 1})) != 96
-    assert block_rows.best_block_rows(block_rows.rounded(3000), **(ROW | {"itemsize": 8})) != 96
+    assert [block_rows.best_block_rows(n, **ROW) for n in (2049, 3000, 4096)] == [96, 96, 96]
+    assert block_rows.best_block_rows(2048, **ROW) != 96
+    assert block_rows.best_block_rows(3000, **(ROW | {"layers": 1})) != 96
+    assert block_rows.best_block_rows(3000, **(ROW | {"itemsize": 8})) != 96
+
+
+def test_it_is_for_as_many_threads_as_there_are_now() -> None:
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        one = block_rows.best_block_rows(40_000, **ROW)
+        torch.set_num_threads(16)
+        assert block_rows.best_block_rows(40_000, **ROW) > one
+    finally:
+        torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("winner", [0, -5, 97, "64", None, [64], True])
 def test_a_winner_that_is_none_of_the_candidates_is_not_used(winner: object) -> None:
-    model = block_rows.best_block_rows(block_rows.rounded(3000), **ROW)
+    model = block_rows.best_block_rows(3000, **ROW)
     assert model > 64
     stored(winner, shape(3000))  # type: ignore[arg-type]
-    assert block_rows.best_block_rows(block_rows.rounded(3000), **ROW) == model
+    assert block_rows.best_block_rows(3000, **ROW) == model
 
 
 def test_a_measured_tile_is_used_and_without_one_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
