@@ -33,7 +33,7 @@ class LiveMemory(TorchDispatchMode):
     ) -> Any:
         result = operation(*args, **(kwargs or {}))
         for leaf in tree_leaves(result):
-            if isinstance(leaf, Tensor):
+            if isinstance(leaf, Tensor) and not leaf.is_meta:  # which have a shape, and no memory
                 self._count(leaf)
         if self.limit is not None and self.now > self.limit:
             raise torch.OutOfMemoryError(f"CUDA out of memory: {self.now} bytes of {self.limit}")

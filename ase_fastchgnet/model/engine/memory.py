@@ -11,6 +11,7 @@ from ase_fastchgnet.graph.size import RowCounts
 from ase_fastchgnet.model.checkpoint import Checkpoint
 from ase_fastchgnet.model.config import ModelConfig
 from ase_fastchgnet.model.engine.engine import KEEP_BYTES
+from fastchgnet_kernels.gated_message.rows import even_rows
 from fastchgnet_kernels.gated_message.scratch import HELD_BYTES
 from fastchgnet_kernels.io_model.block_rows import best_block_rows
 
@@ -95,7 +96,9 @@ def direct_bytes(rows: RowCounts, checkpoint: Checkpoint, itemsize: int, *, kern
     # The hop has both directions, their weight, both messages, and these end to end; of angles there are the message
     # and its factors at most, while three arrays of bonds wait.
     hop, theta = rows.bonds * 7 * d, _Arrays(atoms=0, bonds=3 * d, short=3 * 2 * narrow, angles=5 * narrow).of(rows)
-    block = 0 if kernels else 10 * d * _block_rows(rows, config, itemsize)  # of the CPU path: kept by its scratch
+    blocks_of = _block_rows(rows, config, itemsize)
+    # Of the CPU path, kept by its scratch: hidden layers and their outputs; weights, σ of both halves, messages.
+    block = 0 if kernels else (6 * blocks_of.two_layers + 4 * max(blocks_of)) * d
     return tape_bytes(rows, config, itemsize, kernels=kernels) + features.of(rows) + block + max(hop, theta)
 
 
@@ -138,7 +141,7 @@ class _Scratch(NamedTuple):
 
 
 def _scratch(rows: RowCounts, config: ModelConfig, itemsize: int, kept: _Kept) -> _Scratch:
-    d, largest = config.n_features * itemsize, _block_rows(rows, config, itemsize)
+    d, largest = config.n_features * itemsize, max(_block_rows(rows, config, itemsize))
     messages = (2 * rows.bonds, rows.angles)
     held = [max((m * size for m in messages if m * size <= HELD_BYTES), default=0) for size in (2 * d, d)]
     # Of a block: weights and gradients of messages, of core, gate, hidden layer and slopes; activations if not kept.
@@ -147,11 +150,17 @@ def _scratch(rows: RowCounts, config: ModelConfig, itemsize: int, kept: _Kept) -
     return _Scratch(sum(held) + block, working, HELD_BYTES)
 
 
-def _block_rows(rows: RowCounts, config: ModelConfig, itemsize: int) -> int:
-    """Of the largest block of the three ops."""
+class _BlockRows(NamedTuple):
+    """Of the largest block of ops whose MLPs have two layers, and of those that have one."""
+
+    two_layers: int
+    one_layer: int
+
+
+def _block_rows(rows: RowCounts, config: ModelConfig, itemsize: int) -> _BlockRows:
     width, edges, angles = config.n_features, 2 * rows.bonds, rows.angles
 
     def of(messages: int, summed: bool, gathered: int, dense: int, layers: int) -> int:
-        return min(best_block_rows(messages, summed, gathered, dense, layers, width, itemsize), messages)
+        return even_rows(messages, best_block_rows(messages, summed, gathered, dense, layers, width, itemsize))
 
-    return max(of(edges, True, 3, 0, 2), of(angles, True, 2, width, 2), of(angles, False, 2, width, 1))
+    return _BlockRows(max(of(edges, True, 3, 0, 2), of(angles, True, 2, width, 2)), of(angles, False, 2, width, 1))
