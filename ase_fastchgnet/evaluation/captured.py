@@ -36,7 +36,7 @@ from .prediction import Array, Prediction, prediction_of
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-HOLD = 0.2  # Å beyond the cut-offs, for which a choice of bonds serves a dozen steps of dynamics or so ...
+HOLD = 0.2  # Å beyond the cut-offs, for which a choice of bonds serves some steps of dynamics ...
 HELD_ROWS = 2**15  # ... where neither edges nor angles are more than a GPU works on at once, and some more take no time
 LARGEST = 2**18  # candidate edges; a larger system keeps a device busy for longer than launches take
 PATIENCE = 3  # evaluations of the same atoms before a step is recorded
@@ -157,9 +157,9 @@ class CapturedStep:
     def learn(self, graph: GraphBatch) -> None:
         """Told of the cache's last graph after each evaluation without a recorded step; records one in time."""
         now, reference = self._cache.geometry, self._cache.reference
-        if now is None or reference is None or 2 * reference.candidates.n_bonds > LARGEST:
+        if now is None or reference is None or self._cache.skin == 0:  # without a skin every step searches
             return
-        if self._cache.skin == 0:  # with which every step searches
+        if 2 * reference.candidates.n_bonds > LARGEST:
             return
         if _key(now) != self._last:
             self._last, self._seen, self._refused, self._capacity = _key(now), 0, False, Capacity(0, 0, 0, 0)

@@ -1,8 +1,6 @@
 """A recorded step says what a step done one by one says. On a CPU a step is not recorded but run again: same code."""
 
 import warnings
-from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,73 +9,18 @@ from ase import Atoms, units
 from ase.md.langevin import Langevin
 from structures import STRUCTURES
 
-from ase_fastchgnet import FastCHGNet, calculator
 from ase_fastchgnet.evaluation import captured
 from ase_fastchgnet.evaluation.backend import Backend
-from ase_fastchgnet.evaluation.captured import CapturedStep, Results
+from ase_fastchgnet.evaluation.captured import CapturedStep
 from ase_fastchgnet.evaluation.source import Forces, load_weights
 from ase_fastchgnet.graph import DeviceNeighborCache
 from ase_fastchgnet.graph.fixed_graph import Capacity, FixedGraph, Summary
 from ase_fastchgnet.graph.validate import read_geometry
 from ase_fastchgnet.model.engine import Engine
 from fastchgnet_kernels import _launch
+from tests.evaluation.recorded import Steps, assert_as_if_alone, calc, walk
 
 META = torch.device("meta")
-RESULTS = ("forces", "energy", "energies", "stress", "magmoms")  # forces first: all comes with them
-
-
-class Steps:
-    """How often a step was recorded and played, and bonds were chosen for it."""
-
-    def __init__(self) -> None:
-        self.played = 0
-        self.chosen = 0
-        self.recorded = 0
-
-
-@pytest.fixture
-def steps(monkeypatch: pytest.MonkeyPatch) -> Steps:
-    """Calculators on the CPU find neighbours as they do on a CUDA device, and so record their steps."""
-    counted, record = Steps(), captured.record
-
-    def counting(run: Callable[[], object], device: torch.device) -> tuple[object, Callable[[], None]]:
-        results, play = record(run, device)
-        is_step = isinstance(results, Results)
-        counted.recorded += is_step
-
-        def play_and_count() -> None:
-            counted.played += is_step
-            counted.chosen += not is_step
-            play()
-
-        return results, play_and_count
-
-    monkeypatch.setattr(captured, "record", counting)
-    monkeypatch.setattr(calculator, "neighbor_cache", DeviceNeighborCache)
-    return counted
-
-
-def calc(**options: object) -> FastCHGNet:
-    return FastCHGNet(device="cpu", dtype="float64", **options)
-
-
-def assert_as_if_alone(atoms: Atoms) -> None:
-    """Everything is what a calculator without a past says; sums in another order differ by rounding."""
-    fresh = atoms.copy()
-    fresh.calc = calc(on_isolated_atoms="ignore")
-    for name in RESULTS:
-        if name == "stress" and not atoms.pbc.all():
-            continue
-        ours, theirs = (np.asarray(some.calc.get_property(name, some)) for some in (atoms, fresh))
-        assert np.abs(ours - theirs).max() <= 1e-12 * max(np.abs(theirs).max(), 1.0), name
-
-
-def walk(atoms: Atoms, n_steps: int, seed: int = 0, scale: float = 0.02) -> None:
-    rng = np.random.default_rng(seed)
-    for _ in range(n_steps):
-        atoms.positions += rng.normal(scale=scale, size=(len(atoms), 3))
-        atoms.get_forces()
-        assert_as_if_alone(atoms)
 
 
 def test_steps_of_a_moving_system_are_recorded_and_right(steps: Steps) -> None:
@@ -86,43 +29,6 @@ def test_steps_of_a_moving_system_are_recorded_and_right(steps: Steps) -> None:
     walk(atoms, 8)
     assert steps.recorded == 1
     assert steps.played == 8 - captured.PATIENCE
-
-
-def test_bonds_are_chosen_anew_only_when_atoms_have_moved_by_half_the_hold(steps: Steps) -> None:
-    atoms, rng = STRUCTURES["LiMnO2"].copy(), np.random.default_rng(4)
-    atoms.calc = calc()
-    walk(atoms, captured.PATIENCE + 1, scale=0.001)
-    assert steps.chosen == 1
-    start = atoms.positions.copy()
-    for _ in range(4):
-        atoms.positions = start + rng.uniform(-0.4, 0.4, size=start.shape) * captured.HOLD / np.sqrt(3)
-        walk(atoms, 1, scale=0.001)
-    assert steps.chosen == 1
-    atoms.positions[0] += captured.HOLD  # less than the skin, so that nothing is searched
-    walk(atoms, 1, scale=0.001)
-    assert steps.chosen == 2
-    assert steps.played == 6
-
-
-def test_where_layers_have_a_bias_they_are_chosen_at_every_step(steps: Steps) -> None:
-    atoms = STRUCTURES["LiMnO2"].copy()
-    atoms.calc = FastCHGNet("0.2.0", device="cpu", dtype="float64")
-    for _ in range(6):
-        atoms.rattle(0.001, rng=np.random.default_rng(5))
-        atoms.get_forces()
-        fresh = FastCHGNet("0.2.0", device="cpu", dtype="float64").get_forces(atoms)
-        assert np.abs(atoms.get_forces() - fresh).max() < 1e-12
-    assert steps.played == steps.chosen == 6 - captured.PATIENCE
-
-
-def test_so_they_are_in_systems_of_which_more_bonds_would_take_longer(
-    steps: Steps, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(captured, "HELD_ROWS", 1000)
-    atoms = STRUCTURES["LiMnO2"].copy()
-    atoms.calc = calc()
-    walk(atoms, 6, scale=0.001)
-    assert steps.played == steps.chosen == 6 - captured.PATIENCE
 
 
 def test_a_new_search_and_a_new_lattice_do_not_end_a_recording(steps: Steps) -> None:
@@ -179,32 +85,6 @@ def test_systems_that_are_not_periodic_are_recorded_too(name: str, steps: Steps)
     assert steps.played >= 2
 
 
-def test_with_biases_an_expanding_crystal_loses_its_angles_when_a_fresh_graph_does(steps: Steps) -> None:
-    """bcc Li has angles up to a lattice constant of 3.46 Å, and 0.2.0 an energy that jumps there by 0.2 eV."""
-    atoms = Atoms("Li", cell=3.40 / 2 * (1 - 2 * np.eye(3)), pbc=True)
-    cell = atoms.cell.array.copy()
-    atoms.calc = FastCHGNet("0.2.0", device="cpu", dtype="float64")
-    for factor in np.linspace(0.95, 1.05, 11):
-        atoms.set_cell(cell * factor, scale_atoms=True)
-        atoms.get_forces()
-        fresh = FastCHGNet("0.2.0", device="cpu", dtype="float64").get_potential_energy(atoms)
-        assert atoms.get_potential_energy() == pytest.approx(fresh, abs=1e-10)
-    assert steps.played == steps.chosen > 4
-
-
-@pytest.mark.parametrize("stretched", [[8, 8, 7], [8, 8, 6.2]])
-def test_an_atom_that_a_stretch_of_the_cell_isolates_is_refused_as_ever(stretched: list[float], steps: Steps) -> None:
-    atoms = Atoms("Ar", cell=[8, 8, 5], pbc=[False, False, True])
-    atoms.calc = calc(on_isolated_atoms="error")
-    for _ in range(6):
-        atoms.positions += 0.001
-        atoms.get_forces()
-    assert steps.played > 0
-    atoms.set_cell(stretched, scale_atoms=True)
-    with pytest.raises(ValueError, match="atom 0 has no neighbour"):
-        atoms.get_forces()
-
-
 def test_a_step_is_recorded_again_some_time_after_an_atom_was_alone(
     steps: Steps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -221,44 +101,6 @@ def test_a_step_is_recorded_again_some_time_after_an_atom_was_alone(
     walk(atoms, 10, scale=0.001)
     assert steps.recorded == 2
     assert steps.played > played + 3
-
-
-def test_after_a_search_bonds_are_chosen_from_its_candidates(steps: Steps) -> None:
-    """The skin is smaller than the hold, so that searches come while a choice would serve."""
-    atoms, rng = STRUCTURES["LiMnO2"].copy(), np.random.default_rng(8)
-    atoms.calc = calc(skin=0.05)
-    drift = rng.normal(size=atoms.positions.shape)
-    drift *= 0.012 / np.linalg.norm(drift, axis=1, keepdims=True)
-    for _ in range(40):
-        atoms.positions += drift
-        atoms.get_forces()
-        assert_as_if_alone(atoms)
-    assert atoms.calc._cache.builds > 10
-    assert steps.played > 10
-
-
-def test_atoms_that_come_too_close_while_a_choice_serves_are_refused_as_ever(steps: Steps) -> None:
-    atoms = Atoms("H2O", positions=[[0, 0, 0], [0.15, 0, 0], [0, 1, 0]], cell=[8, 8, 8], pbc=True)
-    atoms.calc = calc()
-    walk(atoms, 6, scale=1e-4)
-    chosen = steps.chosen
-    atoms.positions[:2] = [[0.07, 0, 0], [0.075, 0, 0]]
-    with pytest.raises(ValueError, match="closer than"):
-        atoms.get_forces()
-    assert steps.chosen == chosen
-
-
-def test_cutoffs_that_nearly_meet_leave_no_room_for_a_hold(steps: Steps) -> None:
-    checkpoint = load_weights("0.3.0", "conservative")
-    near = replace(checkpoint, config=replace(checkpoint.config, atom_cutoff=4.0, bond_cutoff=3.9))
-    atoms, rng = STRUCTURES["LiMnO2"].copy(), np.random.default_rng(9)
-    atoms.calc = FastCHGNet(near, device="cpu", dtype="float64")
-    for _ in range(8):
-        atoms.positions += rng.normal(scale=0.02, size=atoms.positions.shape)
-        fresh = FastCHGNet(near, device="cpu", dtype="float64").get_forces(atoms)
-        assert np.abs(atoms.get_forces() - fresh).max() < 1e-11
-    assert steps.recorded <= 2
-    assert steps.played == steps.chosen > 0
 
 
 def test_a_large_system_is_not_recorded(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:

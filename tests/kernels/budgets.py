@@ -55,7 +55,9 @@ def products(dtype: torch.dtype) -> dict[str, Any]:
 
 FLOAT, FLOAT64 = (bonds(bond_basis.WRITTEN, dtype) for dtype in (torch.float32, torch.float64))
 PRODUCT, PRODUCT64 = products(torch.float32), products(torch.float64)
+VALUES, SLOPES = {"SLOPE": False}, {"SLOPE": True}
 GRADIENT = {"GRADIENT_COLUMNS": bond_basis.GRADIENT_COLUMNS}
+written = bond_basis.bond_basis_written_kernel
 message, message_backward = gated_message.message_forward_kernel, gated_message.message_backward_kernel
 update, update_backward = gated_update.update_forward_kernel, gated_update.update_backward_kernel
 
@@ -94,10 +96,10 @@ BASES = {
 OTHERS = {
     "segment sum": Budget(segment_sum.segment_sum_kernel, SUM, 0, 8, None),
     "segment sum, float64": Budget(segment_sum.segment_sum_kernel, SUM, 0, 8, None, data="fp64"),
-    "bond basis, written": Budget(bond_basis.bond_basis_values_kernel, FLOAT, 0, 2, 33),
-    "bond basis, slope": Budget(bond_basis.bond_basis_slope_kernel, FLOAT, 0, 2, 45),
-    "bond basis, written, float64": Budget(bond_basis.bond_basis_values_kernel, FLOAT64, 0, 2, None, data="fp64"),
-    "bond basis, slope, float64": Budget(bond_basis.bond_basis_slope_kernel, FLOAT64, 0, 2, None, data="fp64"),
+    "bond basis, written": Budget(written, FLOAT | VALUES, 0, 2, 33),
+    "bond basis, slope": Budget(written, FLOAT | SLOPES, 0, 2, 45),
+    "bond basis, written, float64": Budget(written, FLOAT64 | VALUES, 0, 2, None, data="fp64"),
+    "bond basis, slope, float64": Budget(written, FLOAT64 | SLOPES, 0, 2, None, data="fp64"),
     "angle basis": Budget(angle_basis.angle_basis_kernel, ANGLE_BASIS, 0, 1, 22),
     "angle basis backward": Budget(angle_basis.angle_basis_backward_kernel, ANGLE_BASIS, 0, 1, 18),
     "angle basis to units": Budget(angle_basis.angle_basis_backward_theta_kernel, TRANSPOSED, 0, 1, None),

@@ -80,8 +80,8 @@ def adjoint_bytes(rows: RowCounts, config: ModelConfig, itemsize: int, *, kernel
     # The gradient of the table is summed from that of the messages; that of the weights has been, by then.
     atom_conv = again + scratch.anew(edges * 2 * d) + max(rows.bonds * d + table, scratch.working)
     messages = scratch.anew(rows.angles * 2 * d) + scratch.anew(rows.angles * d)
-    again = 0 if kept.last_bond_conv else rows.short * 6 * d
-    bond_conv = again + rows.short * 2 * d + rows.angles * d + messages + scratch.working
+    table_of_angles = 0 if kept.last_bond_conv else rows.short * 6 * d
+    bond_conv = table_of_angles + rows.short * 2 * d + rows.angles * d + messages + scratch.working
     return always + max(atom_conv, bond_conv)
 
 

@@ -130,14 +130,14 @@ def bond_basis_backward_kernel(
 
 
 @triton.jit(do_not_specialize=["n_bonds"])
-def bond_basis_values_kernel(
+def bond_basis_written_kernel(
     r, frequencies,
     out,  # (bonds, K)
     n_bonds,
     K: tl.constexpr, COLUMNS: tl.constexpr, CUTOFF: tl.constexpr, EXPONENT: tl.constexpr, NORM: tl.constexpr,
-    ROWS: tl.constexpr,
+    SLOPE: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """This program writes b_k of ROWS bonds."""
+    """This program writes b_k of ROWS bonds, or with SLOPE b_k'."""
     bond = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     live = bond < n_bonds
     length = tl.load(r + bond, live, CUTOFF).to(tl.float64)
@@ -145,26 +145,11 @@ def bond_basis_values_kernel(
         k = first + tl.arange(0, COLUMNS)
         filled = k < K
         t, odd, f = phases(length, frequencies, k, filled, CUTOFF)
-        basis = basis_tile(length, t, odd, f, CUTOFF, EXPONENT, NORM)
-        tl.store(out + bond[:, None].to(tl.int64) * K + k[None, :], basis, live[:, None] & filled[None, :])
-
-
-@triton.jit(do_not_specialize=["n_bonds"])
-def bond_basis_slope_kernel(
-    r, frequencies, out, n_bonds,
-    K: tl.constexpr, COLUMNS: tl.constexpr, CUTOFF: tl.constexpr, EXPONENT: tl.constexpr, NORM: tl.constexpr,
-    ROWS: tl.constexpr,
-):  # fmt: skip
-    """This program writes b_k' of ROWS bonds."""
-    bond = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    live = bond < n_bonds
-    length = tl.load(r + bond, live, CUTOFF).to(tl.float64)
-    for first in range(0, K, COLUMNS):
-        k = first + tl.arange(0, COLUMNS)
-        filled = k < K
-        t, odd, f = phases(length, frequencies, k, filled, CUTOFF)
-        slope = slope_tile(length, t, odd, f, CUTOFF, EXPONENT, NORM)
-        tl.store(out + bond[:, None].to(tl.int64) * K + k[None, :], slope, live[:, None] & filled[None, :])
+        if SLOPE:
+            tile = slope_tile(length, t, odd, f, CUTOFF, EXPONENT, NORM)
+        else:
+            tile = basis_tile(length, t, odd, f, CUTOFF, EXPONENT, NORM)
+        tl.store(out + bond[:, None].to(tl.int64) * K + k[None, :], tile, live[:, None] & filled[None, :])
 
 
 def forward(basis: Basis, weight: Tensor, out: Tensor) -> Tensor:
@@ -190,25 +175,27 @@ def backward(grad_y: Tensor, basis: Basis, weight: Tensor, grad_r: Tensor) -> No
 
 def values(basis: Basis) -> Tensor:
     """b_k(r), (n, k) in the dtype of the frequencies."""
-    return _written(bond_basis_values_kernel, basis)
+    return _written(basis, slope=False)
 
 
 def slope(r: Tensor, frequencies: Tensor, cutoff: float, exponent: int) -> Tensor:
     """b_k'(r), (n, k) in the dtype of the frequencies."""
-    return _written(bond_basis_slope_kernel, Basis(r, frequencies, cutoff, exponent, None))
+    return _written(Basis(r, frequencies, cutoff, exponent, None), slope=True)
 
 
-def _written(kernel: Any, basis: Basis) -> Tensor:
+def _written(basis: Basis, *, slope: bool) -> Tensor:
     n, k = basis.r.shape[0], basis.frequencies.shape[0]
     out = basis.frequencies.new_empty(n, k)
     if out.numel():
         tile = WRITTEN[out.dtype]
-        kernel[(triton.cdiv(n, tile.rows),)](basis.r, basis.frequencies, out, n, **shape(basis, tile))
+        bond_basis_written_kernel[(triton.cdiv(n, tile.rows),)](
+            basis.r, basis.frequencies, out, n, **shape(basis, tile), SLOPE=slope
+        )
     return out
 
 
 def shape(basis: Basis, tile: Tile) -> dict[str, Any]:
-    """What all four kernels are compiled for."""
+    """What all three kernels are compiled for."""
     k = basis.frequencies.shape[0]
     return {
         "K": k,
